@@ -21,8 +21,8 @@ OUTSIDE = {
     "transformers": {"integrations"},
     "dask": {"analysis", "store.reading.layer", "store.reading.dataset"},
     "distributed": {
+        "analysis.client",
         "analysis.cluster",
-        "analysis.workers",
         "analysis.execution.record_holder",
         "analysis.execution.worker_records",
     },

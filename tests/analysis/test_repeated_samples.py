@@ -75,7 +75,7 @@ def test_epochs_over_the_same_samples_are_counted_once(tmp_path, scheduler, make
 def test_what_is_left_out_is_what_is_found_one_by_one(tmp_path_factory, drawn):
     ids, states = map(list, zip(*drawn, strict=True))
     store = write(tmp_path_factory.mktemp("runs") / "run", ids, {"a": states}, parts=2)
-    repeats = settle_repeats(store, 64 * MIB, LocalScheduler(1))
+    repeats, dependent = settle_repeats(store, 64 * MIB, LocalScheduler(1))
     copies = expected(ids, states)
     new = len(set(ids))
     if not repeats.sample_filter.samples:
@@ -84,8 +84,8 @@ def test_what_is_left_out_is_what_is_found_one_by_one(tmp_path_factory, drawn):
     else:
         assert repeats.sample_filter.samples == copies.sum()
         assert repeats.staying == (~copies).sum() - new
-    members = sum(len(indices) for indices, _ in repeats.dependent.values())
-    clusters = {n for _, number in repeats.dependent.values() for n in number.tolist()}
+    members = sum(len(indices) for indices, _ in dependent.values())
+    clusters = {n for _, number in dependent.values() for n in number.tolist()}
     assert members - len(clusters) == repeats.staying
 
 
@@ -212,9 +212,8 @@ def test_samples_without_rows_are_like_each_other(tmp_path):
     digests = digest_samples(same_ids(store.parts), [store["a"]], 64 * MIB, LocalScheduler(1))
     alike = (digests[:30] == digests[30:]).all(axis=1)
     assert alike.tolist() == (rows.positions == 0).tolist()
-    assert (
-        settle_repeats(store.select("b"), 64 * MIB, LocalScheduler(1)).sample_filter.samples == 30
-    )
+    found, _ = settle_repeats(store.select("b"), 64 * MIB, LocalScheduler(1))
+    assert found.sample_filter.samples == 30
 
 
 @pytest.mark.usefixtures("small_sizes")
@@ -234,7 +233,7 @@ def test_digests_are_the_same_whatever_the_pieces(tmp_path, monkeypatch):
 
 def test_rows_that_do_not_fit_into_the_memory_are_not_compared(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2], {"a": [1, 1, 2]})
-    repeats = settle_repeats(store, 1 << 10, LocalScheduler(1))
+    repeats, _ = settle_repeats(store, 1 << 10, LocalScheduler(1))
     assert (repeats.staying, repeats.sample_filter.samples) == (None, 0)
     assert repeats.problem.startswith("comparing the rows of 2 samples takes")
 
@@ -248,7 +247,7 @@ def test_of_several_runs_all_that_is_known_is_held_of_the_memory(tmp_path):
     first, second = choose_samples([store] * 2, Request(memory=enough), runner)
     assert (first.sample_filter.samples, first.problem) == (1, "")
     assert second.problem.startswith("comparing the rows of 2 samples takes")
-    assert settle_repeats(store, 100, runner).problem == (
+    assert settle_repeats(store, 100, runner)[0].problem == (
         "it takes 144 bytes, and memory is 100 bytes"
     )
 
@@ -262,7 +261,7 @@ def test_damage_is_an_error_before_anything_is_left_out(tmp_path):
 
 def test_a_plan_reckons_with_all_that_may_be_left_out(tmp_path):
     store = write(tmp_path / "run", [1, 1, 2, 2, 3], {"a": [1, 1, 2, 5, 3]})
-    analysis_plan = settle_repeats(store, 64 * MIB, LocalScheduler(1)).sample_filter.planned
+    analysis_plan = settle_repeats(store, 64 * MIB, LocalScheduler(1))[0].sample_filter.planned
     assert analysis_plan == HELD * 4
     assert tsstore.plan(store)["a"] != tsstore.plan(store, repeats="each")["a"]
 

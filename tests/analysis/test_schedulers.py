@@ -21,7 +21,7 @@ from helpers import draw_batch, write_run
 from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
-from tsstore.analysis import workers as workers_of
+from tsstore.analysis import client as client_of
 from tsstore.analysis.cluster import DistributedScheduler
 from tsstore.analysis.execution.block import LayerJob
 from tsstore.analysis.execution.graph import build_graph
@@ -304,7 +304,7 @@ def test_an_address_where_nothing_answers_is_an_error():
 
 
 def test_while_nothing_answers_it_is_said_that_it_is_tried(monkeypatch):
-    monkeypatch.setattr(workers_of, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(client_of, "ANSWER_SECONDS", 0.1)
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "200ms"}),
         pytest.warns(
@@ -634,8 +634,8 @@ def later(tmp_path):
 
 
 def test_workers_that_all_go_are_waited_for_and_said_to_be_missing(monkeypatch, tmp_path, later):
-    monkeypatch.setattr(workers_of, "QUIET_SECONDS", 0.5)
-    monkeypatch.setattr(workers_of, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(client_of, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(client_of, "LOOK_SECONDS", 0.1)
     with workers(1) as client:
         scheduler = choose(client, patience=120)
         said = pytest.warns(
@@ -652,7 +652,7 @@ def test_without_patience_workers_that_are_there_suffice(client):
 
 
 def test_without_workers_for_too_long_it_is_an_error(monkeypatch, tmp_path, later):
-    monkeypatch.setattr(workers_of, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(client_of, "LOOK_SECONDS", 0.1)
     with workers(1) as client:
         scheduler = choose(client, patience=1.5)
         later(client.cluster.scale, 0)

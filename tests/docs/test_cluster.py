@@ -22,7 +22,7 @@ from typer.main import get_command
 
 import tsstore
 from tsstore import errors
-from tsstore.analysis import cluster, workers
+from tsstore.analysis import client, cluster, workers
 from tsstore.analysis.execution import exchange, recounting, scratch, worker_records
 from tsstore.analysis.memory import DEFAULT_SHARE
 from tsstore.analysis.request import choose
@@ -37,7 +37,7 @@ MEASURED, PLANNED = blocks(TEXT, "text")
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = sorted(set(re.findall(r"`([^`\n]+)`", PROSE)))
 SAID = re.findall(r'"([^"`]+)"', PROSE.partition("## When something fails")[2])
-MODULES = cluster, workers, exchange, recounting, scratch, worker_records
+MODULES = client, cluster, workers, exchange, recounting, scratch, worker_records
 SOURCE = "".join(map(inspect.getsource, MODULES))
 PARAMETERS = inspect.signature(tsstore.analyze).parameters
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
 from tsstore.analysis.groups.analyze import analyze_groups, grouping_arguments
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.keeping.cache import Entry
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.repeats import deal_groups
-from tsstore.analysis.request import Bins, Layers, Repeats, Request, Run, countable, with_layers
+from tsstore.analysis.request import (
+    Bins,
+    Layers,
+    Repeats,
+    Request,
+    Run,
+    Where,
+    countable,
+    with_layers,
+)
 from tsstore.analysis.results.combining import Analyses
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.runs import analyze_runs
@@ -22,12 +31,9 @@ from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 
 
-class Counting(TypedDict, total=False):
+class Counting(Where, total=False):
     """How the layers of a run are counted, in the words of `analyze`."""
 
-    memory: int | str | None
-    scheduler: Any
-    progress: Progress | None
     scratch: str | os.PathLike[str] | None
     intervals: bool
     dependent_by: str | None
@@ -215,12 +221,12 @@ def analyze(
     run = chosen_run(store, layers, request)
     if not request.in_groups:
         return _find_or_analyze([run], request, cache)[0]
+    if cache is None:
+        return analyze_groups(run, request)
     entry = Entry(cache, run, Provenance.of(run, request, **grouping_arguments(request)))
-    kept = entry.find(GroupedAnalysis)
-    if kept is not None:
-        return kept
-    found = analyze_groups(run, request)
-    entry.keep(found)
+    found = entry.find(GroupedAnalysis)
+    if found is None:
+        entry.keep(found := analyze_groups(run, request))
     return found
 
 
@@ -260,6 +266,8 @@ def _find_or_analyze(
     runs: Sequence[StateStore], request: Request, cache: str | os.PathLike[str] | None
 ) -> list[Analysis]:
     """Return the analysis of each run: those that were kept, and others counted together."""
+    if cache is None:
+        return analyze_runs(runs, request)
     entries = [Entry(cache, run, Provenance.of(run, request)) for run in runs]
     found = [entry.find(Analysis) for entry in entries]
     missing = [place for place, analysis in enumerate(found) if analysis is None]

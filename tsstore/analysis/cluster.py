@@ -10,6 +10,13 @@ from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from typing import Any
 
+from tsstore.analysis.client import (
+    Watch,
+    by_process,
+    check_usable,
+    known_workers,
+    memory_limits,
+)
 from tsstore.analysis.execution.recounting import (
     files_of,
     is_block,
@@ -20,14 +27,7 @@ from tsstore.analysis.execution.recounting import (
 from tsstore.analysis.execution.worker_records import LostRecordsError, is_held
 from tsstore.analysis.memory import DEFAULT_SHARE, parse_memory
 from tsstore.analysis.schedulers import PATIENCE_SECONDS, Report, Scheduler, task_keys
-from tsstore.analysis.workers import (
-    Watch,
-    Workers,
-    by_process,
-    check_usable,
-    known_workers,
-    memory_limits,
-)
+from tsstore.analysis.workers import Workers
 from tsstore.errors import AnalysisError
 from tsstore.text import format_memory
 

@@ -15,7 +15,7 @@ Where these are more than one in twenty of those that are equal, all of them sta
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -53,18 +53,9 @@ BY_CHANCE = 0.05
 """So many of the samples that equal another one of their id may do so by chance."""
 
 
-@dataclass(frozen=True, eq=False)
-class RepeatedSamples:
-    """Which samples come more than once, and what becomes of them.
-
-    Those that count although another one of their id does are `dependent`, by directory of a part:
-    sorted indices, and the number of the id of each; int64. The rest is as of `Samples`.
-    """
-
-    sample_filter: SampleFilter = ALL_SAMPLES
-    dependent: Mapping[str, tuple[Indices, Indices]] = field(default_factory=dict)
-    staying: int | None = 0
-    problem: str = ""
+Members = Mapping[str, tuple[Indices, Indices]]
+"""Samples that count although another one of their id does, by directory of a part: sorted indices,
+and the number of the id of each."""
 
 
 def choose_samples(
@@ -85,24 +76,23 @@ def choose_samples(
 def _choose_samples(
     store: StateStore, request: Request, scheduler: Scheduler, memory: int
 ) -> Samples:
-    shown = store.view.samples
+    members: Members = {}
     if request.unique_by is not None:
-        found = RepeatedSamples(leave_out_repeated(store, request.unique_by, memory))
+        found = Samples(leave_out_repeated(store, request.unique_by, memory))
     elif request.repeats == "each":
         same = find_same_ids(store, memory)
-        found = RepeatedSamples(staying=None if isinstance(same, str) else same.repeats)
+        found = Samples(staying=None if isinstance(same, str) else same.repeats)
     else:
-        found = settle_repeats(store, memory, scheduler)
-    groups = deal_groups(store, request)
+        found, members = settle_repeats(store, memory, scheduler)
+    groups, clusters = deal_groups(store, request), None
+    kept = store.view.samples.joined(found.sample_filter)
     if groups is not None:
-        groups = groups.joining(found.dependent)
-    clusters = None
+        groups = groups.joining(members)
     if groups is not None and request.dependent_by:
-        clusters = groups.count_clusters(shown.joined(found.sample_filter))
-    elif found.dependent:
+        clusters = groups.count_clusters(kept)
+    elif members:
         clusters = store.samples - found.sample_filter.samples - (found.staying or 0)
-    kept = shown.joined(found.sample_filter)
-    return Samples(kept, groups, clusters, found.staying, found.problem)
+    return replace(found, sample_filter=kept, groups=groups, clusters=clusters)
 
 
 def plan_samples(store: StateStore, request: Request, scheduler: Scheduler) -> Samples:
@@ -220,17 +210,17 @@ def repeats_by_set(store: StateStore, sets: Sets, count: int) -> list[int]:
     return repeats
 
 
-def settle_repeats(store: StateStore, memory: int, scheduler: Scheduler) -> RepeatedSamples:
-    """Find the samples that come more than once, and settle which of them count.
+def settle_repeats(store: StateStore, memory: int, scheduler: Scheduler) -> tuple[Samples, Members]:
+    """Find the samples that come more than once; return which count, and which of them depend.
 
     Only rows of samples whose id occurs more than once are read, and of those only as many layers
     as it takes to tell them apart.
     """
     same = find_same_ids(store, memory)
     if isinstance(same, str):
-        return RepeatedSamples(staying=None, problem=same)
+        return Samples(staying=None, problem=same), {}
     if not same.samples:
-        return RepeatedSamples()
+        return Samples(), {}
     states = list(store.values())
     needed = bytes_to_digest(same, states, scheduler)
     if needed > memory:
@@ -238,11 +228,11 @@ def settle_repeats(store: StateStore, memory: int, scheduler: Scheduler) -> Repe
             f"comparing the rows of {same.samples:,} samples takes {format_memory(needed)}, and "
             f"memory is {format_memory(memory)}"
         )
-        return RepeatedSamples(staying=None, problem=problem)
+        return Samples(staying=None, problem=problem), {}
     return _settled(same, digest_samples(same, states, memory, scheduler))
 
 
-def _settled(same: SameIds, digests: Digests) -> RepeatedSamples:
+def _settled(same: SameIds, digests: Digests) -> tuple[Samples, Members]:
     """Leave out copies, unless many are equal by chance; the others depend on each other."""
     copies, _ = equal_samples(same.number, digests)
     staying = same.repeats - int(copies.sum())
@@ -259,7 +249,7 @@ def _settled(same: SameIds, digests: Digests) -> RepeatedSamples:
         directory: (indices, numbers[directory][staying_on[directory]])
         for directory, indices in _chosen(same.parts, staying_on).items()
     }
-    return RepeatedSamples(SampleFilter(left_out, HELD * same.samples), members, staying)
+    return Samples(SampleFilter(left_out, HELD * same.samples), staying=staying), members
 
 
 def _chosen(

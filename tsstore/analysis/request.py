@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import InitVar, dataclass, field
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
+from tsstore.analysis.client import connect, current_client
 from tsstore.analysis.cluster import DistributedScheduler
 from tsstore.analysis.execution.beside import Beside
 from tsstore.analysis.execution.scratch import scratch_parent
@@ -23,7 +24,6 @@ from tsstore.analysis.schedulers import (
     Scheduler,
     Threads,
 )
-from tsstore.analysis.workers import connect, current_client
 from tsstore.errors import AnalysisError, EmptyStoreError
 from tsstore.store.files.open import StorePath
 from tsstore.store.reading.layer import LayerStates
@@ -37,6 +37,14 @@ Layers: TypeAlias = str | Iterable[str] | None
 Bins: TypeAlias = int | Sequence[float] | None
 Repeats = Literal["once", "each"]
 """Whether samples of one id and the same rows count once, or each sample is a draw of its own."""
+
+
+class Where(TypedDict, total=False):
+    """Where something is counted, and who is told, in the words of `analyze`."""
+
+    memory: int | str | None
+    scheduler: Any
+    progress: Progress | None
 
 
 @dataclass(frozen=True)

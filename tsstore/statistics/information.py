@@ -40,12 +40,9 @@ import numpy as np
 
 from tsstore.statistics.intervals import FEWEST_GROUPS, Interval, Jackknifed
 from tsstore.statistics.jackknife import standard_error, student_quantile
-from tsstore.statistics.richness import chao
+from tsstore.statistics.richness import chao, states_of
 from tsstore.statistics.special import FloatArray
 from tsstore.statistics.spectrum import IntArray, Spectrum
-
-MOST_NEURONS_OF_A_LIMIT = 1023
-"""The states that more neurons can have are more than a float can be, and limit nothing."""
 
 
 class Known(NamedTuple):
@@ -105,8 +102,7 @@ def set_entropy(rows: IntArray) -> float:
 def unseen(spectrum: Spectrum, samples: int, neurons: int) -> tuple[float, float]:
     """Return u and f0: the mass of states that samples have not shown, and how many there are."""
     mass = spectrum.rows_in_single_samples / spectrum.rows
-    limit = 2.0**neurons if neurons <= MOST_NEURONS_OF_A_LIMIT else None
-    states = chao(spectrum, samples, limit).estimate - spectrum.distinct
+    states = chao(spectrum, samples, states_of(neurons)).estimate - spectrum.distinct
     return mass, max(states, 1.0)
 
 

@@ -161,6 +161,11 @@ def chao(
     return Richness(min(found.estimate, limit), found.standard_error, *ends)
 
 
+def states_of(neurons: int) -> float:
+    """Return how many states neurons can have; infinity where a float cannot be so large."""
+    return 2.0**neurons if neurons < 1024 else math.inf
+
+
 def unseen_states(observed: Draws) -> float:
     """Return f0, Chao's estimate of how many states were not seen.
 

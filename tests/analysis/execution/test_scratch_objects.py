@@ -17,7 +17,7 @@ from object_stores import BUCKET, FailingProxy, s3_environment, s3_server, s3_se
 from synthetic import count, draw_layer, found, write_layers
 
 import tsstore
-from tsstore.analysis.execution import exchange, scratch, scratch_objects, spans
+from tsstore.analysis.execution import exchange, scratch, scratch_objects
 from tsstore.analysis.execution.exchange import HeldSlices, read_slices, spill
 from tsstore.analysis.execution.scratch import scratch_objects as below
 from tsstore.analysis.planning import fitting
@@ -120,7 +120,7 @@ def columns(pieces) -> list[list[bytes]]:
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("ahead", [1, 700, MIB])
 def test_slices_are_the_same_from_objects_as_from_memory(url, monkeypatch, grouped, ahead):
-    monkeypatch.setattr(spans, "FRAME_BYTES", ahead)
+    monkeypatch.setattr(scratch_objects, "FRAME_BYTES", ahead)
     monkeypatch.setattr(exchange, "FRAME_BYTES", 500)
     pieces = [by_partition(records(seed, 30, grouped), 2) for seed in range(4)]
     with below(url) as folder:

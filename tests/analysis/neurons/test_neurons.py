@@ -10,7 +10,7 @@ from synthetic import draw_layer, layer, write_layers
 from typer.testing import CliRunner
 
 import tsstore
-from tsstore.analysis import request, threads
+from tsstore.analysis import request, schedulers
 from tsstore.analysis.execution import reduction
 from tsstore.analysis.memory import parse_memory
 from tsstore.analysis.neurons.firing import NEURON_BYTES
@@ -119,7 +119,7 @@ def test_memory_reckons_with_counts_of_all_levels_and_with_all_threads_of_a_work
     assert at_once + 3 * held - one - (3 << 20) < in_blocks < at_once + 3 * held - one
     monkeypatch.setattr(request, "processors", lambda: 4)
     assert least(run, "threads") == in_blocks
-    monkeypatch.setattr(threads.LocalScheduler, "shared_memory", False)
+    monkeypatch.setattr(schedulers.LocalScheduler, "shared_memory", False)
     assert least(run, "threads") == pytest.approx(4 * in_blocks - 3 * 3 * held, abs=8192)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -221,13 +221,11 @@ def compare(
     counting = replace(request, intervals=True)
     found, overlap = None, None
     with running(request, *stores) as runner:
-        checks = memory_checks if efficiency else comparing_checks
-        all_fit(
-            [
-                *checks(*runs, counting, runner),
-                *(_overlap_checks(stores, pairs, request, runner) if novelty else []),
-            ]
-        )
+        checks = [*(memory_checks if efficiency else comparing_checks)(*runs, counting, runner)]
+        if novelty:
+            samples = [plan_samples(store, request, runner) for store in stores]
+            checks += (partial(plan_overlap, pair, samples, request, runner) for pair in pairs)
+        all_fit(checks)
         if efficiency:
             both, _ = analyze_together(*runs, counting, runner)
             flips, found = both.flips, difference(both.whole, both.second)
@@ -243,18 +241,6 @@ def _compare_analyses(first: Any, second: Any) -> Comparison:
     if not (isinstance(first, Analysis) and isinstance(second, Analysis)):
         raise AnalysisError("found a run and an analysis; compare two runs, or two analyses")
     return Comparison((first.run, second.run), {}, difference(first, second))
-
-
-def _overlap_checks(
-    stores: Pair[StateStore],
-    pairs: Sequence[Pair[LayerStates]],
-    request: Request,
-    runner: Scheduler,
-) -> Iterator[Callable[[], object]]:
-    """Yield what raises MemoryTooSmallError where the memory is too small for :func:`_overlap`."""
-    samples = [plan_samples(store, request, runner) for store in stores]
-    for pair in pairs:
-        yield partial(plan_overlap, pair, samples, request, runner)
 
 
 def _overlap(

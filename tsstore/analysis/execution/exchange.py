@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.analysis.execution.beside import Results
-from tsstore.analysis.execution.scratch_objects import ObjectReader, written_objects
-from tsstore.analysis.execution.spans import SpanReader
+from tsstore.analysis.execution.scratch_objects import ObjectReader, SpanReader, written_objects
 from tsstore.analysis.execution.worker_records import HeldReader, HeldWriter, is_held, this_holder
 from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES, file_bytes
 from tsstore.counting.parts import PartPiece, Parts, subpartitions_of

@@ -54,7 +54,7 @@ class RecordHolder(WorkerPlugin):
         self._lock = threading.Lock()
         self._places: dict[str, _Place] = {}
         self._ended: deque[str] = deque(maxlen=_MOST_ENDED)
-        handlers = {"reserve": self._reserve, "put": self._put, "read": self._read}
+        handlers = {"reserve": self.reserve, "put": self.put, "read": self._read}
         worker.handlers.update({f"tsstore_{name}": own for name, own in handlers.items()})
         self._watch = PeriodicCallback(self._forget_idle, 1e3 * min(60.0, IDLE_SECONDS / 10))
         self._watch.start()
@@ -76,12 +76,12 @@ class RecordHolder(WorkerPlugin):
             own.taken += size
             return True
 
-    def put(self, place: str, name: str, data: memoryview) -> bool:
+    def put(self, place: str, name: str, data: Any) -> bool:
         """Hold a file for which room was reserved; not if the analysis has ended meanwhile."""
         with self._lock:
             if place not in self._places:
                 return False
-            self._places[place].files[name] = data
+            self._places[place].files[name] = memoryview(data)
             return True
 
     def put_elsewhere(self, place: str, room: int, name: str, data: memoryview) -> str | None:
@@ -127,17 +127,13 @@ class RecordHolder(WorkerPlugin):
         of: dict[str, Any] = {"place": place, "name": name, "start": start, "size": size}
         return sync(self._worker.loop, self._ask, address, "read", **of)
 
-    def names(self, place: str) -> list[str]:
-        """Return the files that are held for an analysis."""
+    def keep(self, place: str, names: set[str]) -> list[str]:
+        """Let go of all files of an analysis but these; return those that are held."""
         with self._lock:
-            return list(self._places[place].files) if place in self._places else []
-
-    def keep(self, place: str, names: set[str]) -> None:
-        """Let go of all files of an analysis but these."""
-        with self._lock:
-            if own := self._places.get(place):
-                own.files = {name: own.files[name] for name in own.files.keys() & names}
-                own.taken = sum(map(len, own.files.values()))
+            own = self._places.get(place, _Place(0))
+            own.files = {name: own.files[name] for name in own.files.keys() & names}
+            own.taken = sum(map(len, own.files.values()))
+            return list(own.files)
 
     def drop(self, place: str) -> None:
         """Let go of all files of an analysis, which has ended: a task of it may still run."""
@@ -150,13 +146,7 @@ class RecordHolder(WorkerPlugin):
         with self._lock:
             return place in self._ended
 
-    async def _reserve(self, place: str, room: int, size: int) -> bool:
-        return self.reserve(place, room, size)
-
-    async def _put(self, place: str, name: str, data: Any) -> bool:
-        return self.put(place, name, memoryview(data))
-
-    async def _read(self, place: str, name: str, start: int, size: int) -> Any:
+    def _read(self, place: str, name: str, start: int, size: int) -> Any:
         span = self._span(place, name, start, size)
         return None if span is None else _sent(span)
 
@@ -188,7 +178,5 @@ def let_go(place: str, dask_worker: Any) -> None:
 
 def keep(place: str, names: set[str], dask_worker: Any) -> list[str]:
     """Return which of some files a worker holds, and let it hold no others of an analysis."""
-    if holder := dask_worker.plugins.get(NAME):
-        holder.keep(place, names)
-        return list(holder.names(place))
-    return []
+    holder = dask_worker.plugins.get(NAME)
+    return holder.keep(place, names) if holder else []

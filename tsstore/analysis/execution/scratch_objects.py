@@ -1,16 +1,16 @@
-"""Scratch in object storage: a block's scratch file as objects, written and read by parts."""
+"""Scratch files that are far away: read by spans, some bytes ahead; as objects, by parts."""
 
 from __future__ import annotations
 
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-from tsstore.analysis.execution.spans import SpanReader
-from tsstore.analysis.planning.cost import PART_BYTES
+from tsstore.analysis.planning.cost import FRAME_BYTES, PART_BYTES
 from tsstore.errors import AccessError, CountingError, DamageError, StoreError
 from tsstore.store.files.open import open_files
 
@@ -79,6 +79,38 @@ class ObjectWriter:
         """Remove what was put; the end of the analysis removes what is left."""
         with suppress(StoreError):
             self._files.remove_tree(self._key)
+
+
+class SpanReader(ABC):
+    """Reads spans of a scratch file, each from its beginning, some bytes ahead within the span."""
+
+    def __init__(self) -> None:
+        self._ahead = b""
+        self._at = self._stop = 0
+
+    def go_to(self, start: int, size: int) -> None:
+        """Begin a span of so many bytes."""
+        self._ahead = b""
+        self._at, self._stop = start, start + size
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes of the span; fewer at its end, or where the file is shorter."""
+        if len(self._ahead) < size:
+            self._fetch(size - len(self._ahead))
+        data, self._ahead = self._ahead[:size], self._ahead[size:]
+        return data
+
+    def look_ahead(self) -> None:
+        """Let the first bytes of the span come now."""
+        self._fetch(1)
+
+    def _fetch(self, least: int) -> None:
+        wanted = min(max(least, FRAME_BYTES), self._stop - self._at)
+        self._ahead = b"".join([self._ahead, *self._fetched(wanted)])
+
+    @abstractmethod
+    def _fetched(self, size: int) -> Iterator[bytes | memoryview]:
+        """Yield the next bytes, and go on by as many; fewer where the file is shorter."""
 
 
 class ObjectReader(SpanReader):

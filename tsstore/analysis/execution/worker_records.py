@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tsstore.analysis.execution.spans import SpanReader
+from tsstore.analysis.execution.scratch_objects import SpanReader
 from tsstore.errors import AnalysisError
 from tsstore.text import format_memory
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import numpy as np
 
 from tsstore.analysis.keeping.provenance import Provenance
-from tsstore.analysis.keeping.saving import load_analyses, save_analyses
+from tsstore.analysis.keeping.saving import load_analyses, read_value, save_analyses, value_document
 from tsstore.analysis.results.by_layer import ByLayer, Shown
 from tsstore.analysis.results.layer import LayerResult, efficiency_text
 from tsstore.analysis.results.network import Analysis
 from tsstore.errors import AnalysisError, FormatError
-from tsstore.store.format.documents import number, real, sequence, text
+from tsstore.store.format.documents import number, sequence, text
 from tsstore.text import counted, listed, printable
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ class GroupedAnalysis(Grouped[Analysis]):
         provenance = self.provenance
         about = {
             "by": self.by,
-            "values": [_plain(value) for value in self.groups],
+            "values": [value_document(value) for value in self.groups],
             "ungrouped": self.ungrouped,
             "provenance": provenance and provenance.to_dict(),
         }
@@ -174,7 +173,9 @@ class GroupedAnalysis(Grouped[Analysis]):
         """Read what `save` has written; all as `Analysis.load`."""
         told, about = load_analyses(path, KIND)
         where = os.fspath(path)
-        values = [_parsed(value, where) for value in sequence(about.get("values"), "values", where)]
+        values = [
+            read_value(value, where) for value in sequence(about.get("values"), "values", where)
+        ]
         analyses = [Analysis(**one) for one in told]
         if not values or len(set(values)) != len(values):
             raise FormatError(f"{where}: found groups {values!r:.80}; expected some, each once")
@@ -305,38 +306,6 @@ _LEADING = (
     "samples",
     "distinct",
 )
-
-
-def _plain(value: Any) -> Any:
-    """Return a group's value as JSON can hold it, which holds no infinite number but as text."""
-    if hasattr(value, "mid"):
-        ends = float(value.left), float(value.right)
-        left, right = (end if math.isfinite(end) else str(end) for end in ends)
-        return {"left": left, "right": right, "closed": value.closed}
-    value = value.item() if isinstance(value, np.generic) else value
-    is_infinite = isinstance(value, float) and math.isinf(value)
-    return {"number": str(value)} if is_infinite else value
-
-
-def _number(value: object, what: str, where: str) -> float:
-    return float(str(value)) if value in ("inf", "-inf") else real(value, what, where)
-
-
-def _parsed(value: Any, where: str) -> Any:
-    """Return the value of a group that `_plain` has made such of."""
-    if not isinstance(value, dict):
-        if isinstance(value, list):
-            raise FormatError(f"{where}: {value!r:.80} is no group's value")
-        return value
-    if "number" in value:
-        return _number(value["number"], "a group's value", where)
-    import pandas as pd
-
-    left, right = (_number(value.get(side), side, where) for side in ("left", "right"))
-    closed = value.get("closed")
-    if closed not in ("left", "right", "both", "neither") or not left <= right:
-        raise FormatError(f"{where}: {value!r:.80} is no interval")
-    return pd.Interval(left, right, closed)
 
 
 def _named(value: Any) -> str:

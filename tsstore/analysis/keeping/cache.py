@@ -22,24 +22,22 @@ _Kept = TypeVar("_Kept", Analysis, GroupedAnalysis)
 
 
 class Entry:
-    """The place of a question's answer in a folder, if there is one, whether it is there or not.
+    """The place of a question's answer in a folder, whether it is there or not.
 
     Several processes may use a folder: an entry is there as a whole, or not at all.
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str] | None, run: StateStore, provenance: Provenance
+        self, folder: str | os.PathLike[str], run: StateStore, provenance: Provenance
     ) -> None:
         self._run = run
         self._question = provenance.question
-        self._path = None
-        if folder is not None:
-            self._path = _folder(folder, run.path) / f"{provenance.key[:32]}.analysis.zarr"
+        self._path = _folder(folder, run.path) / f"{provenance.key[:32]}.analysis.zarr"
 
     def find(self, kind: type[_Kept]) -> _Kept | None:
         """Return what was kept; what is damaged is removed with a warning."""
         path = self._path
-        if path is None or not os.path.lexists(path):
+        if not os.path.lexists(path):
             return None
         try:
             found = kind.load(path)
@@ -54,7 +52,7 @@ class Entry:
 
     def keep(self, found: Analysis | GroupedAnalysis) -> None:
         """Write an answer that more memory would not change; where that cannot be, warn."""
-        if self._path is None or not self._is_settled(found):
+        if not self._is_settled(found):
             return
         try:
             found.save(self._path)

@@ -5,6 +5,7 @@ What was counted is kept, and of it all else follows again.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -230,3 +231,35 @@ def _check(layer: LayerResult) -> None:
     sums = int(changes.rows.sum()), int(changes.samples.sum())
     if changes.rows_left.any() or sums != (spectrum.rows, layer.samples):
         raise ValueError(f"the groups of layer {layer.name!r:.80} do not add up to its rows")
+
+
+def value_document(value: Any) -> Any:
+    """Return a group's value as JSON can hold it, which holds no infinite number but as text."""
+    if hasattr(value, "mid"):
+        ends = float(value.left), float(value.right)
+        left, right = (end if math.isfinite(end) else str(end) for end in ends)
+        return {"left": left, "right": right, "closed": value.closed}
+    value = value.item() if isinstance(value, np.generic) else value
+    is_infinite = isinstance(value, float) and math.isinf(value)
+    return {"number": str(value)} if is_infinite else value
+
+
+def _number(value: object, what: str, where: str) -> float:
+    return float(str(value)) if value in ("inf", "-inf") else real(value, what, where)
+
+
+def read_value(value: Any, where: str) -> Any:
+    """Return the value of a group that `value_document` has made such of."""
+    if not isinstance(value, dict):
+        if isinstance(value, list):
+            raise FormatError(f"{where}: {value!r:.80} is no group's value")
+        return value
+    if "number" in value:
+        return _number(value["number"], "a group's value", where)
+    import pandas as pd
+
+    left, right = (_number(value.get(side), side, where) for side in ("left", "right"))
+    closed = value.get("closed")
+    if closed not in ("left", "right", "both", "neither") or not left <= right:
+        raise FormatError(f"{where}: {value!r:.80} is no interval")
+    return pd.Interval(left, right, closed)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,7 @@ from tsstore.analysis.groups.analyze import analyze_groups
 from tsstore.analysis.groups.grouping import Grouping, group
 from tsstore.analysis.groups.results import GroupedAnalysis
 from tsstore.analysis.memory import all_fit
-from tsstore.analysis.neurons.firing import (
-    NO_GROUP,
-    check_layer,
-    count_layer,
-    firing_bytes,
-    layer_pass,
-)
+from tsstore.analysis.neurons.firing import count_by_group, firing_bytes, layer_pass, plan_by_group
 from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.neurons.matrix import (
     check_positions,
@@ -40,6 +34,7 @@ from tsstore.analysis.request import (
     Layers,
     Request,
     Run,
+    Where,
     check_rows,
     countable,
     running,
@@ -55,15 +50,7 @@ from tsstore.store.reading.store import StateStore
 from tsstore.text import Progress
 
 
-class Options(TypedDict, total=False):
-    """Where and how neurons are counted, in the words of `neurons`."""
-
-    memory: int | str | None
-    scheduler: Any
-    progress: Progress | None
-
-
-class Ungrouped(Options, total=False):
+class Ungrouped(Where, total=False):
     """What else may be asked for where no groups are counted."""
 
     by: None
@@ -77,11 +64,11 @@ class Ungrouped(Options, total=False):
 def neurons(store: Run, layers: Layers = None, **options: Unpack[Ungrouped]) -> Neurons: ...
 @overload
 def neurons(
-    store: Run, layers: Layers = None, *, by: str, bins: Bins = None, **options: Unpack[Options]
+    store: Run, layers: Layers = None, *, by: str, bins: Bins = None, **options: Unpack[Where]
 ) -> GroupedNeurons: ...
 @overload
 def neurons(
-    store: Run, layers: Layers = None, *, window: int, **options: Unpack[Options]
+    store: Run, layers: Layers = None, *, window: int, **options: Unpack[Where]
 ) -> GroupedNeurons: ...
 @overload
 def neurons(
@@ -93,7 +80,7 @@ def neurons(
     window: int | None = None,
     joint: bool = False,
     maps: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[Where],
 ) -> Neurons | GroupedNeurons: ...
 def neurons(
     store: Run,
@@ -197,7 +184,7 @@ def _count_run(
             counted, by_position = count_with_positions(states, memory, runner, report, kept)
             kept += by_position.nbytes
         else:
-            counted = count_layer(states, memory, runner, report, kept)[NO_GROUP]
+            counted = layer_pass(states, kept).run(memory, runner, report)
         kept += firing_bytes(states.neurons)
         if joint:
             pairs = count_joint_firing(states, memory, runner, report, kept)
@@ -212,10 +199,11 @@ def _checks_of_run(
     """Yield what raises MemoryTooSmallError where :func:`_count_run` has too little memory."""
     kept = 0
     for states in store.values():
-        of = states, memory, runner, kept
-        yield partial(plan_positions, *of) if maps else partial(check_layer, *of)
         if maps:
+            yield partial(plan_positions, states, memory, runner, kept)
             kept += 8 * check_positions(states) * states.neurons
+        else:
+            yield partial(layer_pass(states, kept).check, memory, runner)
         kept += firing_bytes(states.neurons)
         if joint:
             yield partial(plan_pairs, states, memory, runner, kept)
@@ -247,11 +235,11 @@ def _count_groups(
     held = {name: (number + 2) * firing_bytes(store[name].neurons) for name in names}
     before = dict(zip(names, accumulate(held.values(), initial=0), strict=False))
     every = ((store[name], memory, runner, before[name], codes, number) for name in names)
-    all_fit(partial(check_layer, *of) for of in every)
+    all_fit(partial(plan_by_group, *of) for of in every)
     whole = {}
     for name in names:
         states, report = store[name], request.report(name)
-        counted = count_layer(states, memory, runner, report, before[name], codes, number)
+        counted = count_by_group(states, memory, runner, report, before[name], codes, number)
         parameters = states.attributes.parameters
         whole[name] = LayerNeurons(name, add_firing(counted.values()), parameters=parameters)
         for place, found in enumerate(groups):

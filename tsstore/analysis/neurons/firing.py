@@ -56,15 +56,16 @@ def firing_pass(
     )
 
 
-def layer_pass(states: LayerStates) -> Reduction[Firing]:
-    """Return the pass over a layer that counts all its samples together."""
-    return firing_pass(states, "count neurons", _counting(states), add_firing)
+def layer_pass(states: LayerStates, kept: int = 0) -> Reduction[Firing]:
+    """Return the pass over a layer that counts all its samples together; so much is kept beside."""
+    count = partial(_count_piece, neurons=states.neurons, secret=_secret())
+    one = firing_pass(states, "count neurons", count, add_firing)
+    return replace(one, kept_bytes=kept)
 
 
-def _counting(states: LayerStates) -> partial[Firing]:
-    """Return what counts pieces of a layer: all in one way, so that their hashes add up."""
-    secret = int.from_bytes(os.urandom(16), "little")
-    return partial(_count_piece, neurons=states.neurons, secret=secret)
+def _secret() -> int:
+    """Return what all pieces of a layer are hashed with, so that their hashes add up."""
+    return int.from_bytes(os.urandom(16), "little")
 
 
 def firing_bytes(neurons: int) -> int:
@@ -72,27 +73,24 @@ def firing_bytes(neurons: int) -> int:
     return NEURON_BYTES * (neurons + 64)
 
 
-def count_layer(
+def count_by_group(
     states: LayerStates,
     memory: int,
     scheduler: Scheduler,
     report: Report | None,
     kept: int,
-    codes: Codes | None = None,
-    groups: int = 0,
+    codes: Codes,
+    groups: int,
 ) -> dict[int, Firing]:
     """Count each of so many groups of a layer's samples, and those that are in none.
 
     The rows are read once where the memory holds what is counted of all groups; else of as many
     groups at a time as it does. So many bytes are kept beside.
     """
-    if codes is None:
-        one = replace(layer_pass(states), kept_bytes=kept)
-        return {NO_GROUP: one.run(memory, scheduler, report)}
     found: dict[int, Firing] = {}
-    count = _counting(states)
-    for numbers, several in _passes(states, memory, scheduler, kept, codes, groups):
-        own = partial(count, codes=codes, numbers=numbers)
+    count = partial(_count_groups, neurons=states.neurons, secret=_secret(), codes=codes)
+    for numbers, several in plan_by_group(states, memory, scheduler, kept, codes, groups):
+        own = partial(count, numbers=numbers)
         blocks = [block for block in several.blocks() if _holds(block, states, codes, numbers)]
         if blocks:
             counted = replace(several, of_piece=own).run(memory, scheduler, report, blocks)
@@ -100,30 +98,16 @@ def count_layer(
     return found
 
 
-def check_layer(
-    states: LayerStates,
-    memory: int,
-    scheduler: Scheduler,
-    kept: int,
-    codes: Codes | None = None,
-    groups: int = 0,
-) -> None:
-    """Raise MemoryTooSmallError where :func:`count_layer` cannot count a layer in so many bytes."""
-    if codes is None:
-        one = replace(layer_pass(states), kept_bytes=kept)
-        one.check(memory, scheduler)
-    else:
-        _passes(states, memory, scheduler, kept, codes, groups)
-
-
-def _passes(
+def plan_by_group(
     states: LayerStates, memory: int, scheduler: Scheduler, kept: int, codes: Codes, groups: int
 ) -> list[tuple[range, Reduction[Firing]]]:
-    """Return the numbers of the groups of each pass, and the pass."""
-    kept += sum(own.nbytes for own in codes.values())
-    one = layer_pass(states)
+    """Return the numbers of the groups of each pass, and the pass.
+
+    It is a MemoryTooSmallError where the memory does not hold what is counted of one group.
+    """
+    one = layer_pass(states, kept + sum(own.nbytes for own in codes.values()))
     # The sample's group, and the order of groups, in which samples are looked at.
-    one = replace(one, bytes_beside_row=one.bytes_beside_row + 32, kept_bytes=kept)
+    one = replace(one, bytes_beside_row=one.bytes_beside_row + 32)
     rows = min(groups * SLICE_BYTES, MOST_PIECE_BYTES) // states.row_bytes
     try:
         larger = one.in_pieces_of(min(rows, MOST_PIECE_ROWS), memory, scheduler)
@@ -155,18 +139,15 @@ def _holds(block: Block, states: LayerStates, codes: Codes, numbers: range) -> b
     return bool(((own >= numbers.start) & (own < numbers.stop)).any())
 
 
-def _count_piece(
-    piece: Piece,
-    neurons: int,
-    secret: int,
-    codes: Codes | None = None,
-    numbers: range | None = None,
-) -> Firing:
-    """Count a piece's samples, of each of some groups."""
-    rows, positions = piece.shown()
+def _count_piece(piece: Piece, neurons: int, secret: int) -> Firing:
+    """Count a piece's samples."""
+    seed = secret, piece.block.part, 0, piece.block.first_row
+    return count_firing(*piece.shown(), neurons, seed)
+
+
+def _count_groups(piece: Piece, neurons: int, secret: int, codes: Codes, numbers: range) -> Firing:
+    """Count a piece's samples of each of some groups."""
     # Groups of several passes are added up as well: no tile has the numbers of another pass's one.
-    own_pass = 0 if numbers is None else numbers.start - NO_GROUP
-    seed = secret, piece.block.part, own_pass, piece.block.first_row
-    if codes is None or numbers is None:
-        return count_firing(rows, positions, neurons, seed)
-    return count_firing_by_group(rows, positions, neurons, seed, piece.of_shown(codes), numbers)
+    seed = secret, piece.block.part, numbers.start - NO_GROUP, piece.block.first_row
+    groups = piece.of_shown(codes)
+    return count_firing_by_group(*piece.shown(), neurons, seed, groups, numbers)

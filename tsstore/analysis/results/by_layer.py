@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 Result = TypeVar("Result", covariant=True)
 
 
-class Shown(ABC):
+class Document(ABC):
+    """What tells its numbers as a JSON document."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as JSON can hold them."""
+
+    def to_json(self) -> str:
+        """Return `to_dict` as a JSON document."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+
+class Shown(Document):
     """What shows itself as a table, with its subject above and sentences below."""
 
     subject: Any
@@ -29,14 +41,6 @@ class Shown(ABC):
     @abstractmethod
     def cells(self) -> Sequence[Sequence[str]]:
         """Return the lines of the table, as the headings name its columns."""
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """Return all numbers as JSON can hold them."""
-
-    def to_json(self) -> str:
-        """Return `to_dict` as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     @property
     def lines(self) -> Sequence[str]:

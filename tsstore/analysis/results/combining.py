@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from tsstore.analysis.results.by_layer import Document
 from tsstore.analysis.results.layer import HEADINGS
 from tsstore.analysis.results.layer_parts import COMMON, CombinedLayer, Part, read_part
 from tsstore.analysis.results.network import Analysis
@@ -47,11 +47,6 @@ class Combined(NetworkNumbers[CombinedLayer]):
     question: Mapping[str, Any]
 
     headings = HEADINGS
-
-    @property
-    def subject(self) -> str:
-        """The run."""
-        return self.run
 
     def to_dict(self) -> dict[str, Any]:
         """Return the network's numbers, and those of the layers, as JSON can hold them."""
@@ -171,7 +166,7 @@ def _asked(part: Part) -> dict[str, Any]:
     }
 
 
-class Analyses(Mapping[str, Analysis]):
+class Analyses(Document, Mapping[str, Analysis]):
     """Analyses of several runs by name, in the order asked; made by `analyze` of a mapping."""
 
     def __init__(self, analyses: Mapping[str, Analysis]) -> None:
@@ -193,10 +188,6 @@ class Analyses(Mapping[str, Analysis]):
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them: under ``"runs"`` each analysis by its name."""
         return {"runs": {name: analysis.to_dict() for name, analysis in self.items()}}
-
-    def to_json(self) -> str:
-        """Return `to_dict` as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the numbers of all layers, a line each, indexed by run and layer."""

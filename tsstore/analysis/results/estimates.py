@@ -27,7 +27,7 @@ from tsstore.statistics.jackknife import (
     student_quantile,
 )
 from tsstore.statistics.rarefaction import Rarefaction, scatter_at
-from tsstore.statistics.richness import Richness, chao
+from tsstore.statistics.richness import Richness, chao, states_of
 from tsstore.statistics.special import check_level
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import Verdict, verdict
@@ -45,9 +45,6 @@ a row of a sample that was drawn first, so that samples of different length weig
 
 FEWEST_CLUSTERS = 0.95
 """Of the samples: where clusters are fewer, samples are known to depend on each other."""
-
-MOST_NEURONS_OF_A_LIMIT = 1023
-"""The states that more neurons can have are more than a float can be, and limit nothing."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +192,7 @@ def lower_bound(counts: LayerCounts) -> float:
 
 def richness(counts: LayerCounts, level: float) -> Richness:
     """Return how many states there are at least, of all that so many neurons can have."""
-    limit = 2.0**counts.neurons if counts.neurons <= MOST_NEURONS_OF_A_LIMIT else None
-    return chao(counts.spectrum, counts.samples, limit, level)
+    return chao(counts.spectrum, counts.samples, states_of(counts.neurons), level)
 
 
 def seen_once_error(counts: LayerCounts) -> float | None:

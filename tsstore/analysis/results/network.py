@@ -102,9 +102,6 @@ class Analysis(NetworkNumbers[LayerResult]):
     chosen: str = ""
     provenance: Provenance | None = None
 
-    def __post_init__(self) -> None:
-        self.layers = dict(self.layers)
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the analysis to a new local path, such as ``"run.analysis.zarr"``.
 
@@ -183,11 +180,6 @@ class Analysis(NetworkNumbers[LayerResult]):
         leading, shown = ([f"  {line}" for line in own if line] for own in (self.warnings, lines))
         title = f"<Analysis {printable(self.run)}>"
         return "\n".join([title, *leading, *text_table(rows), *shown])
-
-    @property
-    def subject(self) -> str:
-        """The run."""
-        return self.run
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as JSON can hold them."""

@@ -45,6 +45,11 @@ class NetworkNumbers(ByLayer[Layer]):
     accuracy_by_group: Answers | None
 
     @property
+    def subject(self) -> str:
+        """The run."""
+        return self.run
+
+    @property
     def is_lower_bound(self) -> bool:
         """Whether the network's efficiency and aIQ are lower bounds: a layer's efficiency is."""
         return any(layer.sample_limited for layer in self.values())

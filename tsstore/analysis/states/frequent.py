@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from tsstore import bits
 from tsstore.analysis.request import Request, Run, countable
+from tsstore.analysis.results.by_layer import Document
 from tsstore.analysis.states.distinct import Counts, Piece, distinct_states, planned
 from tsstore.errors import AnalysisError
 from tsstore.store.reading.layer import LayerStates
@@ -41,7 +41,7 @@ HEX_ENDS = 24, 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FrequentStates:
+class FrequentStates(Document):
     """The most frequent states of a layer; made by `states`.
 
     Attributes
@@ -109,10 +109,6 @@ class FrequentStates:
             "states": frame.to_dict(orient="records"),
             "sentences": list(self.sentences),
         }
-
-    def to_json(self) -> str:
-        """Return `to_dict` as a JSON document."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def table(self, hex: bool = False) -> str:
         """Return the table as text, with states drawn, or in hexadecimal."""

@@ -54,50 +54,35 @@ class StatesTable:
         return bits.unpack(rows, self.neurons) if self.decoded else rows
 
 
-class _Held:
-    """States that wait until there are enough of them for a chunk."""
-
-    def __init__(self) -> None:
-        self._pieces: list[tuple[Rows, Numbers, Numbers]] = []
-        self.count = 0
-
-    def add(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
-        """Hold states."""
-        self._pieces.append((rows, multiplicity, incidence))
-        self.count += len(rows)
-
-    def take(self, count: int) -> list[Any]:
-        """Return the first of them, and hold these no more."""
-        taken, left = [], count
-        while left:
-            piece = self._pieces.pop(0)
-            if len(piece[0]) > left:
-                self._pieces.insert(0, tuple(entries[left:] for entries in piece))  # type: ignore[arg-type]
-                piece = tuple(entries[:left] for entries in piece)  # type: ignore[assignment]
-            taken.append(piece)
-            left -= len(piece[0])
-        self.count -= count
-        return [np.concatenate(entries) for entries in zip(*taken, strict=True)]
-
-
 class TableFile(ABC):
     """A table that is being written: so many states at a time, a Zarr chunk or a row group."""
 
     def __init__(self, table: StatesTable, chunk_rows: int) -> None:
         self._table = table
         self._chunk_rows = chunk_rows
-        self._held = _Held()
+        self._held: list[list[npt.NDArray[Any]]] = []
+        self._count = 0
 
     def append(self, rows: Rows, multiplicity: Numbers, incidence: Numbers) -> None:
         """Add states; full chunks are written."""
-        self._held.add(rows, multiplicity, incidence)
-        while self._held.count >= self._chunk_rows:
-            self._write(*self._held.take(self._chunk_rows))
+        piece: list[npt.NDArray[Any]] = [rows, multiplicity, incidence]
+        while len(piece[0]):
+            room = self._chunk_rows - self._count
+            self._held.append([own[:room] for own in piece])
+            self._count += len(self._held[-1][0])
+            piece = [own[room:] for own in piece]
+            if self._count == self._chunk_rows:
+                self._write_held()
 
     def finish(self) -> None:
         """Write what is left, so that it survives a loss of power."""
-        if self._held.count:
-            self._write(*self._held.take(self._held.count))
+        if self._count:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        chunk = [np.concatenate(own) for own in zip(*self._held, strict=True)]
+        self._held, self._count = [], 0
+        self._write(*chunk)
 
     @abstractmethod
     def discard(self) -> None:
