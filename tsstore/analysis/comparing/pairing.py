@@ -115,14 +115,10 @@ def find_pairing(first: StateStore, second: StateStore) -> Pairing | str:
     if shown.dtype != others.dtype:
         # The common type of int64 and uint64 would be float64, which tells not all ids apart.
         shown, others = shown.astype(object), others.astype(object)
-    known, place = np.unique(others, return_index=True)
-    found = {}
-    _, firsts = np.unique(shown, return_index=True)
     target = np.full(len(shown), NOT_PAIRED, np.int64)
-    at = np.minimum(np.searchsorted(known, shown[firsts]), len(known) - 1)
-    is_there = np.asarray(known[at] == shown[firsts], np.bool_)
-    target[firsts[is_there]] = place[at[is_there]]
-    start = 0
+    _, firsts, places = np.intersect1d(shown, others, return_indices=True)
+    target[firsts] = places
+    found, start = {}, 0
     for part in first.parts:
         own, chosen = np.full(part.samples, NOT_PAIRED, np.int64), first.view.samples.indices(part)
         stop = start + len(chosen)

@@ -218,9 +218,7 @@ class GroupedAnalysis(Grouped[Analysis]):
         import pandas as pd
 
         frames = {value: analysis.to_frame() for value, analysis in self.items()}
-        values = [value for value, frame in frames.items() for _ in range(len(frame))]
-        frame = pd.concat(list(frames.values()))
-        layers = frame.index.tolist()
+        frame: pd.DataFrame = pd.concat(frames).swaplevel()
         rarefied = [
             analysis[layer].rarefied(self.fewest_samples)
             for analysis in self.groups.values()
@@ -233,10 +231,9 @@ class GroupedAnalysis(Grouped[Analysis]):
         frame["rarefied_distinct_upper"] = [getattr(own, "upper", np.nan) for own in limits]
         first = [name for name in _LEADING if name in frame]
         others = [name for name in frame if name not in first]
-        names = ["layer", self.by if self.by not in ("layer", *frame) else "group"]
-        frame.index = pd.MultiIndex.from_arrays([layers, pd.Index(values)], names=names)
+        frame.index.names = ["layer", self.by if self.by not in ("layer", *frame) else "group"]
         # Layer by layer: sorted by where each stands, as values need not sort.
-        order = np.argsort([self.layers.index(layer) for layer in layers], kind="stable")
+        order = np.argsort([self.layers.index(layer) for layer, _ in frame.index], kind="stable")
         return frame[first + others].iloc[order]
 
     def to_dict(self) -> dict[str, Any]:

@@ -139,18 +139,14 @@ class GroupedNeurons(Grouped[Neurons]):
         """
         import pandas as pd
 
-        every = [
-            (layer, value, found[layer].to_frame(level))
+        every = {
+            (layer, value): found[layer].to_frame(level)
             for layer in self.layers
             for value, found in self.items()
-        ]
-        lengths = [len(frame) for *_, frame in every]
-        places = np.repeat(np.arange(len(every)), lengths)
-        arrays = [pd.Index(own).take(places) for own in list(zip(*every, strict=True))[:2]]
-        numbers = np.concatenate([np.arange(length) for length in lengths])
-        frame = pd.concat([frame for *_, frame in every])
+        }
+        frame = pd.concat(every)
         by = self.by if self.by not in ("layer", "neuron", *frame) else "group"
-        frame.index = pd.MultiIndex.from_arrays([*arrays, numbers], names=["layer", by, "neuron"])
+        frame.index.names = ["layer", by, "neuron"]
         return frame
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:
