@@ -16,9 +16,8 @@ from tsstore.analysis.neurons.count import neurons as count_neurons
 from tsstore.analysis.request import Bins, Request
 from tsstore.analysis.results.difference import difference
 from tsstore.analysis.results.network import Analysis
-from tsstore.errors import AnalysisError, UnknownLayerError
+from tsstore.errors import AccessError, AnalysisError, UnknownLayerError
 from tsstore.reporting.content import Found, page
-from tsstore.store.files.base import partial_name
 from tsstore.store.files.open import is_url, open_files
 from tsstore.store.reading.store import StateStore, open_store
 from tsstore.store.targets import check_target, not_writable
@@ -93,7 +92,7 @@ def report(
     check_target(path, replaces=True)
     if is_url(path):
         # Whether it can be reached, and with which credentials; only writing tells all.
-        folder, name = _parted(path)
+        folder, name = os.path.split(path)
         open_files(folder).exists(name)
     options: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "progress": progress}
     if isinstance(run, Analysis | GroupedAnalysis):
@@ -177,27 +176,15 @@ def _other(
     return other
 
 
-def _parted(url: str) -> tuple[str, str]:
-    """Return the folder and the name of a URL."""
-    folder, _, name = url.rpartition("/")
-    return folder, name
-
-
 def _write(path: str, data: bytes) -> None:
     """Write a file, whole or not at all."""
-    if is_url(path):
-        folder, name = _parted(path)
-        open_files(folder).write(name, data)
-        return
-    target = Path(path)
-    temporary = target.with_name(partial_name(target.name))
+    folder, name = os.path.split(path)
     try:
-        temporary.write_bytes(data)
-        temporary.replace(target)
+        open_files(folder or ".", durable=False).write(name, data)
+    except AccessError:
+        raise
     except OSError as error:
-        raise not_writable(target, error.strerror) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise not_writable(Path(path), error.strerror) from error
 
 
 def _template() -> Any:

@@ -100,7 +100,7 @@ def test_a_newer_format_says_to_upgrade(version):
 @pytest.mark.parametrize("version", [None, 0, -1, "1", 1.0, True, [1]])
 def test_a_format_that_is_none_is_refused(version):
     with pytest.raises(FormatError, match=r"run.zarr: format is .*; expected an integer"):
-        RunAttributes.from_json({"format": version}, "attributes", "run.zarr")
+        check_format({"format": version}, "run.zarr")
 
 
 @pytest.mark.parametrize(("key", "value"), [

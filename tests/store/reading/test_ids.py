@@ -128,12 +128,13 @@ def give_ids_of_made_up_parts(patch: pytest.MonkeyPatch) -> None:
     def dtype(parts, by):
         return np.dtype(object if any(isinstance(i, str) for p in parts for i in p.ids) else int)
 
-    def pieces(part, by):
-        for start in range(0, len(part.ids), 3):
-            yield np.array(part.ids[start : start + 3], dtype=dtype([part], by))
+    def pieces(parts, by, sample_filter):
+        for part in parts:
+            for start in range(0, len(part.ids), 3):
+                yield np.array(part.ids[start : start + 3], dtype=dtype([part], by))
 
     patch.setattr(ids, "id_dtype", dtype)
-    patch.setattr(ids, "id_pieces", pieces)
+    patch.setattr(ids, "kept_pieces", pieces)
 
 
 def made_up(*parts: tuple[int, int, object, tuple]) -> list[MadeUpPart]:

@@ -164,11 +164,7 @@ def _endianness(dtype: str) -> dict[str, Any]:
 
 
 def _fill_value(dtype: str) -> object:
-    if dtype == "string":
-        return ""
-    if dtype == "bool":
-        return False
-    return 0.0 if dtype.startswith("float") else 0
+    return "" if dtype == "string" else np.zeros((), dtype).item()
 
 
 def states_spec(row_bytes: int, chunk_rows: int, codec: str, level: int | None) -> ArraySpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 from tsstore.errors import FormatError
 from tsstore.store.format.documents import Stored, mapping, number, real, sequence, stored, text
@@ -102,12 +102,6 @@ class RunAttributes(Stored):
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as they are stored."""
         return {"format": FORMAT, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, value: object, what: str, where: str) -> Self:
-        """Check and parse stored attributes, of this format."""
-        check_format(mapping(value, what, where), where)
-        return super().from_json(value, what, where)
 
 
 def check_format(attributes: Mapping[str, Any], where: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsstore.errors import StoreError
-from tsstore.store.reading.conditions import held_column
+from tsstore.store.reading.conditions import held_column, kept_pieces
 from tsstore.store.reading.part import Part, readers, sample_spans
 from tsstore.store.reading.sample_filter import ALL_SAMPLES, SampleFilter
 from tsstore.store.threads import in_threads_if_slow
@@ -155,16 +155,8 @@ def same_ids(
     found, numbers, known = {}, [np.empty(0, np.int64)], 0
     for step_parts in _by_step(parts):
         dtype = id_dtype(step_parts, by)
-        pieces = [np.empty(0, dtype)]
-        ids = in_threads_if_slow(
-            lambda part: list(id_pieces(part, by)), step_parts, readers(step_parts)
-        )
-        for part, own_pieces in zip(step_parts, ids, strict=True):
-            first = 0
-            for piece in own_pieces:
-                kept_ids = sample_filter.select(piece, part.directory, first)
-                pieces.append(kept_ids.astype(dtype, copy=False))
-                first += len(piece)
+        kept = kept_pieces(step_parts, by, sample_filter)
+        pieces = [np.empty(0, dtype), *(piece.astype(dtype, copy=False) for piece in kept)]
         number = _numbers_of_repeated(np.concatenate(pieces))
         del pieces
         first = 0
