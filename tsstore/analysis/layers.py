@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NoReturn
 
 from tsstore.analysis.execution.beside import Results
@@ -171,7 +171,12 @@ def _count_batch(
     # All of them write to the folder if one does: each file has a name of its own.
     spilling = next((plan for plan in every if plan.spill), plans[0])
     with planned_scratch(spilling, scheduler, request.scratch, batch.room_bytes) as folder:
-        jobs = [layer_jobs(*layer, request, folder, scheduler.arena) for layer in layers]
+        # Secrets are those of layers of one width: to draw and send them takes a while.
+        scheme = cache(partial(KeyScheme.create, seed=request.seed, exact=request.exact))
+        jobs = [
+            layer_jobs(*layer, request, scheme(layer[0].row_bytes), folder, scheduler.arena)
+            for layer in layers
+        ]
         large = [place for place, plan in enumerate(plans) if not plan.in_one_task]
         shares = share_out(plans, scheduler.all_threads, scheduler.shared_memory)
         shares.reverse()  # as Dask begins with the last name of tasks that are alike
@@ -202,11 +207,11 @@ def layer_jobs(
     samples: Samples,
     plan: Plan,
     request: Request,
+    scheme: KeyScheme,
     folder: str,
     arena: Arena | None = None,
 ) -> tuple[LayerJob, PairJob | None]:
     """Return how a layer is counted, and with it what is read in step if the plan says so."""
-    scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
     passes = request.beside.of(states) if plan.beside else ()
     job = LayerJob(states, scheme, plan, folder, samples, passes, arena)
     if plan.companion is None:

@@ -83,6 +83,7 @@ def count_groups(
     count = samples.set_count
     at_once = -(-count // plan.passes)
     counts: list[Counts] = []
+    scheme = KeyScheme.create(states.row_bytes, request.seed, request.exact)
     later = replace(plan, beside=False, companion=None)
     for first in range(0, count, at_once):
         now = later if first else plan
@@ -95,7 +96,7 @@ def count_groups(
             scheduler.leave_room(memory, plan.projected_peak)
         spilling = next((own for own in now.both if own.spill), now)
         with planned_scratch(spilling, scheduler, request.scratch, now.room_bytes) as folder:
-            job, pair = layer_jobs(states, some, now, request, folder, scheduler.arena)
+            job, pair = layer_jobs(states, some, now, request, scheme, folder, scheduler.arena)
             graph, _, *keys = graph_of(job, pair)
             report = request.report(states.name)
             found, *others = scheduler.run(graph, keys, plan.threads, report)
@@ -112,7 +113,7 @@ def count_groups(
         _check(of_all, samples.sample_filter.kept_rows(states), states)
     if not plan.beside:
         beside.run(states, memory, scheduler, request.report(states.name))
-    return [*counts, of_all], job.scheme
+    return [*counts, of_all], scheme
 
 
 def _some(samples: Samples, first: int, count: int) -> Samples:
