@@ -28,12 +28,12 @@ class BatchColumns:
     Parameters
     ----------
     batch
-        The batch while it lasts.
+        The batch while it lasts; where nothing of it is recorded, anything is taken.
     run
         Where it is recorded: errors name it.
     """
 
-    def __init__(self, batch: OpenBatch, run: str = "") -> None:
+    def __init__(self, batch: OpenBatch | None, run: str = "") -> None:
         self._batch = batch
         self._run = run
 
@@ -54,18 +54,9 @@ class BatchColumns:
         ColumnsError
             If one is there already, or is not a column, a mask or an index.
         """
-        with errors_of(self._run):
-            self._batch.record(columns, mask, sample_index)
-
-
-class IgnoredColumns(BatchColumns):
-    """What ``with recorder.batch()`` gives where nothing is recorded: it takes anything."""
-
-    def __init__(self) -> None:
-        super().__init__(OpenBatch())
-
-    def record(self, *, mask: Any = None, sample_index: Any = None, **columns: Any) -> None:
-        """Do nothing."""
+        if self._batch is not None and self._batch.wanted:
+            with errors_of(self._run):
+                self._batch.record(columns, mask, sample_index)
 
 
 class Pipeline:
@@ -120,13 +111,13 @@ class Pipeline:
             batch = self.begin(samples)
             if batch is None:
                 is_inside = True
-                yield IgnoredColumns()
+                yield BatchColumns(None)
                 return
             with self.listener.block(batch):
                 if batch.wanted:
                     batch.record(columns, mask, sample_index)
                 is_inside = True
-                yield BatchColumns(batch, self._sink.run) if batch.wanted else IgnoredColumns()
+                yield BatchColumns(batch, self._sink.run)
                 is_inside = False
             self.finish(batch)
         except TsstoreError as error:

@@ -32,7 +32,7 @@ from tsstore.store.format.attributes import PartAttributes
 from tsstore.store.format.documents import ZARR_JSON
 from tsstore.store.format.paths import directory_name
 from tsstore.store.reading.layer import LayerStates
-from tsstore.store.reading.part import Part
+from tsstore.store.reading.part import Part, open_parts
 from tsstore.store.run import create_run
 from tsstore.store.targets import check_outside
 
@@ -58,8 +58,7 @@ class Session:
         self._lock = threading.RLock()
         self._is_attached = self._is_closed = False
         self._number = -1
-        self._parts: dict[int, str] = {}
-        self._opened: dict[str, Part] = {}
+        self._parts: tuple[Part, ...] = ()
         self._first_part = dict.fromkeys((target.name for target in targets), 0)
         self._empty: dict[str, LayerStates] = {}
         self._begin_part()
@@ -82,9 +81,10 @@ class Session:
         """Commit, and return what a layer holds since it was begun anew; None if it never ran."""
         if not self._recorder.closed:
             self._recorder.commit()
-        first = self._first_part[layer]
-        parts = [self._open(name) for number, name in self._parts.items() if number >= first]
-        held = tuple(part.layers[layer] for part in parts if layer in part.layers)
+        # Those that are sealed were opened already.
+        self._parts = open_parts(self._files, self._parts)
+        since = [p for p in self._parts if p.attributes.attempt >= self._first_part[layer]]
+        held = tuple(part.layers[layer] for part in since if layer in part.layers)
         if not sum(part.rows for part in held):
             return self._empty.get(layer)
         return LayerStates(self._files.location, layer, held)
@@ -118,22 +118,14 @@ class Session:
         self._number += 1
         part = PartAttributes(step=self._number)
         self._recorder = Recorder(self._model, self._files, self._targets, part, settings)
-        self._parts[self._number] = self._recorder.part
         if self._is_attached:
             self._recorder.attach(layers=False)
 
-    def _open(self, directory: str) -> Part:
-        """Return a part as of its latest commit; one that is sealed is opened once."""
-        known = self._opened.get(directory)
-        part = Part.open(self._files, directory) if known is None else known.refreshed()
-        self._opened[directory] = part
-        return part
-
     def _remove_parts(self, before: int) -> None:
-        for number in [number for number in self._parts if number < before]:
-            directory = self._parts.pop(number)
-            self._opened.pop(directory, None)
-            self._files.remove_tree(directory)
+        for part in self._parts:
+            if part.attributes.attempt < before:
+                self._files.remove_tree(part.directory)
+        self._parts = tuple(part for part in self._parts if part.attributes.attempt >= before)
 
 
 def _new_run(path: StorePath, name: str) -> Files:
