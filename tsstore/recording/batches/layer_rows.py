@@ -12,7 +12,7 @@ from tsstore.errors import CaptureError, OutputError
 from tsstore.recording.batches.columns import Mask, Masks
 from tsstore.recording.batches.open_batch import Call
 from tsstore.recording.packing.packed import Packed
-from tsstore.recording.samples.index import AS_MANY, PACKED_SEQUENCES, Indices, even_index
+from tsstore.recording.samples.index import ONE_EACH, PACKED_SEQUENCES, Indices
 from tsstore.recording.selection.select import Target
 from tsstore.recording.settings import Calls, Settings
 from tsstore.store.format.attributes import LayerAttributes
@@ -45,8 +45,8 @@ class LayerRows:
     @property
     def order(self) -> Indices | None:
         """The call's entries, sample after sample; None where they lie so."""
-        owners = self.calls[0].owners
-        if owners is None or owners.samples is None:
+        owners = self.calls[0].owners or ONE_EACH
+        if owners.samples is None:
             return None
         order = np.argsort(owners.samples, kind="stable")
         return order[owners.samples[order] >= 0]
@@ -54,8 +54,8 @@ class LayerRows:
     @property
     def is_alike(self) -> bool:
         """Whether batches with calls of the same form have their rows in the same order."""
-        owners = self.calls[0].owners
-        if owners is None or owners.samples is None:
+        owners = self.calls[0].owners or ONE_EACH
+        if owners.samples is None:
             return True
         return owners.reason != PACKED_SEQUENCES and bool((owners.samples >= 0).all())
 
@@ -63,7 +63,7 @@ class LayerRows:
         """Return what the batch says of the layer."""
         first = self.calls[0]
         form = first.form
-        reason = first.owners.reason if first.owners is not None else AS_MANY
+        reason = (first.owners or ONE_EACH).reason
         shape = _position_shape(self.calls, samples)
         return LayerAttributes(
             name=self.name,
@@ -180,9 +180,8 @@ def _lengths(calls: list[Packed], counts: list[Indices]) -> tuple[int, int] | No
 def _owners_of(packed: Packed, samples: int) -> Indices:
     """Return the sample of each entry of the first axis of a call's rows."""
     chosen = packed.valid is not None
-    if packed.owners is not None and packed.owners.samples is not None and not chosen:
-        return packed.owners.samples
-    return even_index("contiguous", len(packed.rows), samples)
+    owners = ONE_EACH if chosen else packed.owners or ONE_EACH
+    return owners.each(len(packed.rows), samples)
 
 
 def _position_shape(calls: list[Packed], samples: int) -> tuple[int, ...]:
@@ -197,7 +196,5 @@ def _position_shape(calls: list[Packed], samples: int) -> tuple[int, ...]:
 
 def _kept(packed: Packed, samples: int) -> Indices:
     """Return the sample of each entry that is of one."""
-    owners = packed.owners.samples if packed.owners is not None else None
-    if owners is None:
-        owners = even_index("contiguous", packed.form.samples, samples)
+    owners = (packed.owners or ONE_EACH).each(packed.form.samples, samples)
     return owners[owners >= 0]

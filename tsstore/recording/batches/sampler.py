@@ -15,7 +15,7 @@ from tsstore.recording.packing.packed import Form, Packed, Rows
 from tsstore.recording.packing.packer import rows_of
 from tsstore.recording.packing.positions import choose_positions, gather
 from tsstore.recording.samples.belonging import Belonging
-from tsstore.recording.samples.index import Indices, Owners, even_index
+from tsstore.recording.samples.index import Indices, Owners
 from tsstore.recording.selection.select import Target
 
 _TOGETHER: Final = 2
@@ -83,9 +83,7 @@ class Sampler:
     ) -> _Chosen | None:
         """Return which rows are chosen; None for all of them."""
         positions = math.prod(form.position_shape)
-        each = owners.samples
-        if each is None:
-            each = even_index("contiguous", form.samples, samples)
+        each = owners.each(form.samples, samples)
         counts = np.bincount(each[each >= 0], minlength=samples) * positions
         # A layer without positions gives one row a sample, whatever share there is of others.
         single = form.position_shape == () and counts.max(initial=0) <= 1

@@ -15,7 +15,7 @@ from tsstore.recording.batches.open_batch import Call, OpenBatch
 from tsstore.recording.packing.packed import Form, Packed
 from tsstore.recording.samples.differences import ANOTHER_ORDER, Findings, Found, along_axis
 from tsstore.recording.samples.experiment import find_samples, log
-from tsstore.recording.samples.index import AS_MANY, ONLY, Owners, even_index
+from tsstore.recording.samples.index import ONE_EACH, ONLY, Owners, even_index
 from tsstore.recording.selection.select import Target
 
 
@@ -65,7 +65,7 @@ class Judge:
         square = square and target.axes.time_first is None and len(form.position_shape) == 1
         reordered = self.findings.problems.get(target.name) == ANOTHER_ORDER
         if entries == samples and not square and not reordered:
-            return Owners(None, AS_MANY)
+            return ONE_EACH
         if samples == 1 and batch.has_one_sample:
             return Owners(None, ONLY)
         if found and found.order != "single" and entries == found.entries * samples:

@@ -47,6 +47,14 @@ class Owners(NamedTuple):
     reason: str
     is_told: bool = False
 
+    def each(self, entries: int, samples: int) -> Indices:
+        """Return the sample of each of so many entries, int64 (entries,); -1 for none."""
+        return even_index("contiguous", entries, samples) if self.samples is None else self.samples
+
+
+ONE_EACH: Final = Owners(None, AS_MANY)
+"""One entry a sample, in their order."""
+
 
 class SampleIndex(NamedTuple):
     """Which sample each entry belongs to, as the user says it for some layers or for all.
@@ -66,7 +74,7 @@ class SampleIndex(NamedTuple):
             return self._even(layer, entries, samples)
         fits = self._fits(entries, samples)
         if self.for_all and entries == samples and not fits:
-            return Owners(None, AS_MANY)
+            return ONE_EACH
         if entries == samples and fits and (self.for_all or self.how == "array"):
             raise self._two_meanings(layer, samples)
         if not fits:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from tsstore.errors import AccessError, TsstoreError
 from tsstore.store.files.base import PARTIAL, Bytes, Files
 from tsstore.text import counted, printable
-
-_Result = TypeVar("_Result")
 
 ERROR = "error"
 UNREADABLE = "unreadable"
@@ -118,12 +116,6 @@ class Findings:
             self._add(ERROR, file, *self._said(file, error, RESTORE))
         except OSError as error:
             self._add(UNREADABLE, file, f"it cannot be read ({error})", "try again later")
-
-    def attempt(self, file: str, call: Callable[[], _Result]) -> _Result | None:
-        """Return what `call` does, or None where its error is taken as :meth:`catching` does."""
-        with self.catching(file):
-            return call()
-        return None
 
     def _said(self, file: str, error: TsstoreError, advice: str) -> tuple[str, str]:
         """Return what an error says of a file, and what it advises."""

@@ -239,9 +239,9 @@ class _PartCheck:
         return self
 
     def _begin(self) -> None:
-        attributes = self.findings.attempt(
-            metadata_key(self.directory), lambda: PartAttributes.read(self._files, self.directory)
-        )
+        attributes = None
+        with self.findings.catching(metadata_key(self.directory)):
+            attributes = PartAttributes.read(self._files, self.directory)
         seal, trusted = self._read_seal()
         record = self._read_record()
         if seal is None and trusted:
@@ -272,8 +272,9 @@ class _PartCheck:
         return None, False
 
     def _read_record(self) -> CommitRecord | None:
-        key = metadata_key(commit_path(self.directory))
-        return self.findings.attempt(key, lambda: read_record(self._files, self.directory))
+        with self.findings.catching(metadata_key(commit_path(self.directory))):
+            return read_record(self._files, self.directory)
+        return None
 
     def _compare(self, record: CommitRecord, sealed: CommitRecord) -> None:
         """Compare the part's own record with the one that its seal froze."""
