@@ -73,6 +73,13 @@ class PartColumns(NamedTuple):
     ends: I64
     shift: np.uint64
 
+    def of_pieces(self, first: int, stop: int) -> PartColumns:
+        """Return those of some pieces."""
+        own = slice(first, stop)
+        addresses = self.keys[own], self.multiplicity[own], self.incidence[own], self.group[own]
+        kinds = self.is_numbered[own], self.one_each[own]
+        return PartColumns(*addresses, *kinds, self.ends[own], self.shift)
+
 
 class Parts:
     """Records of one kind in so many subpartitions, by so many bits of their hash."""

@@ -23,7 +23,8 @@ from tsstore.analysis.execution.beside import Results
 from tsstore.analysis.execution.scratch_objects import ObjectReader, SpanReader, written_objects
 from tsstore.analysis.execution.worker_records import HeldReader, HeldWriter, is_held, this_holder
 from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES, file_bytes
-from tsstore.counting.parts import PartPiece, Parts, subpartitions_of
+from tsstore.counting.hashing import width_of
+from tsstore.counting.parts import PartColumns, PartPiece, Parts, gather_part, subpartitions_of
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.jackknife import SpectrumDelta
@@ -306,36 +307,44 @@ def _reading(path: str) -> Iterator[_Reader]:
 
 def _write_file(out: _Writer, pieces: Sequence[Scattered], partitions: int) -> int:
     """Write a whole scratch file; return where its entries begin."""
-    entries = [_write_slice(out, pieces, partition) for partition in range(partitions)]
+    bits = (partitions - 1).bit_length()
+    kinds = [[piece for piece in pieces if piece[0].is_bare == bare] for bare in (True, False)]
+    # Their columns are read as long as these are.
+    parts = [(own[0][0], Parts([PartPiece(*piece) for piece in own], bits)) for own in kinds if own]
+    entries = [_write_slice(out, parts, partition) for partition in range(partitions)]
     end = out.tell()
     out.writelines(entries)
     return end
 
 
-def _write_slice(file: _Writer, pieces: Sequence[Scattered], partition: int) -> bytes:
-    """Write a partition's records; return its entry."""
-    start = file.tell()
-    frames = list(_frames(HeldSlices(pieces).read(partition)))
-    for number, frame in enumerate(frames):
-        bare, others, columns = _columns(frame)
-        checksum = _checksum(partition, number, bare, others, *columns)
-        file.write(_FRAME.pack(bare, others, checksum))
-        file.writelines(column.data for column in columns)
-    numbers = start, file.tell() - start, len(frames)
+def _write_slice(file: _Writer, kinds: Sequence[tuple[Records, Parts]], partition: int) -> bytes:
+    """Write a partition's records of either kind; return its entry."""
+    start, number = file.tell(), 0
+    for like, parts in kinds:
+        for frame in _frames(like, parts.columns, partition):
+            bare, others = (len(frame), 0) if frame.is_bare else (0, len(frame))
+            columns = [array.reshape(-1).view(np.uint8) for array in frame.arrays()]
+            checksum = _checksum(partition, number, bare, others, *columns)
+            file.write(_FRAME.pack(bare, others, checksum))
+            file.writelines(column.data for column in columns)
+            number += 1
+    numbers = start, file.tell() - start, number
     return _ENTRY.pack(*numbers, _checksum(partition, *numbers))
 
 
-def _frames(pieces: Sequence[Records]) -> Iterator[list[Records]]:
-    """Yield the pieces, together as far as they are small: each frame is read at once."""
-    frame, size = [], 0
-    for piece in pieces:
-        frame.append(piece)
-        size += piece.nbytes
-        if size >= FRAME_BYTES:
-            yield frame
-            frame, size = [], 0
-    if frame:
+def _frames(like: Records, columns: PartColumns, partition: int) -> Iterator[Records]:
+    """Yield a partition's records of a kind, some pieces together: each frame is read at once."""
+    ends = np.cumsum(columns.ends[:, partition + 1] - columns.ends[:, partition])
+    most = -(-FRAME_BYTES // record_bytes(like.words, like.is_bare, like.group_bytes))
+    first = before = 0
+    while first < len(ends) and before < ends[-1]:
+        stop = min(int(np.searchsorted(ends, before + most)) + 1, len(ends))
+        count = int(ends[stop - 1]) - before
+        frame = Records.empty(like.words, like.is_bare, like.group_bytes, count)
+        own, width = columns.of_pieces(first, stop), width_of(frame.keys)
+        gather_part(own, partition, *frame.columns, width)
         yield frame
+        first, before = stop, int(ends[stop - 1])
 
 
 def _folder_unseen(folder: str) -> AnalysisError:
@@ -357,17 +366,6 @@ def _not_written(folder: str, pieces: Sequence[Scattered], error: OSError) -> An
         f"({error.strerror}){free}; free some space, or pass another folder as scratch=, or give "
         "more memory"
     )
-
-
-def _columns(pieces: Sequence[Records]) -> tuple[int, int, list[npt.NDArray[np.uint8]]]:
-    """Return how many bare and other records there are, and their columns as bytes."""
-    columns, counts = [], []
-    for bare in (True, False):
-        own = [piece for piece in pieces if piece.is_bare == bare]
-        counts.append(sum(map(len, own)))
-        for column in zip(*(piece.arrays() for piece in own), strict=True):
-            columns += [array.reshape(-1).view(np.uint8) for array in column]
-    return counts[0], counts[1], columns
 
 
 def _parse(data: bytes, count: int, words: int, bare: bool, group_bytes: int) -> Records:

@@ -288,7 +288,7 @@ def room_bytes(work: Work, block_rows: int, partition_bits: int) -> int:
 
 def file_bytes(records_bytes: int, partitions: int) -> int:
     """Return the most bytes of a file of records that have so many; of files, of all of theirs."""
-    frames = partitions + records_bytes // FRAME_BYTES
+    frames = 2 * partitions + records_bytes // FRAME_BYTES
     return records_bytes + frames * HEADER_BYTES + partitions * ENTRY_BYTES
 
 
