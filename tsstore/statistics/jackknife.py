@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -130,10 +131,10 @@ class SpectrumDelta(Columns):
     @property
     def rows_left(self) -> IntArray:
         """Rows of each group that its entries do not take away, int64 (groups,): 0 if all do."""
-        gone = np.append(0, np.cumsum(self.states * self.multiplicity))
-        bounds = np.searchsorted(self.group, np.arange(self.groups + 1))
-        left: IntArray = self.rows + np.diff(gone[bounds])
-        return left
+        bounds = np.searchsorted(self.group, np.arange(self.groups + 1)).tolist()
+        entries = (slice(*of_group) for of_group in pairwise(bounds))
+        gone = [self.states[own] @ self.multiplicity[own] for own in entries]
+        return self.rows + np.array(gone, np.int64)
 
     def by_group(self, amounts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return the sum of each group's amounts, one an entry, float64 (groups,)."""

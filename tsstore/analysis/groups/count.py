@@ -159,11 +159,7 @@ def _check(counts: Counts, rows: int, states: LayerStates) -> None:
             f"{states.name}: the multiplicities add up to {counts.spectrum.rows}, but {rows} rows "
             "of a group are committed"
         )
-    if (changes := counts.changes) is None:
-        return
-    left = changes.rows.copy()
-    np.add.at(left, changes.group, changes.states * changes.multiplicity)
-    if left.any():
+    if counts.changes is not None and (left := counts.changes.rows_left).any():
         raise CountingError(f"{states.name}: random groups leave {left.tolist()} rows of a group")
 
 
