@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -185,7 +186,10 @@ def _count_batch(
         for number, share in enumerate(shares):
             # Of tasks that are alike Dask hands out a few at a time, to workers that are free.
             keys.append((f"tsstore-small-{token}", f"{number:06}"))
-            graph[keys[-1]] = (_count_small, [jobs[place][0] for place in share])
+            of_share = [jobs[place][0] for place in share]
+            # A cluster's scheduler passes bytes on, where it would make all jobs and send them.
+            packed = of_share if scheduler.shared_memory else pickle.dumps(of_share)
+            graph[keys[-1]] = (_count_small, packed)
         report = progress.of_batch(plans)
         results = scheduler.run(graph, keys, batch.threads, report)
         make_room()
@@ -248,8 +252,9 @@ def _add_layer(
     return key
 
 
-def _count_small(jobs: Sequence[LayerJob]) -> list[_Found]:
+def _count_small(packed: Sequence[LayerJob] | bytes) -> list[_Found]:
     """Count small layers one after the other, by one task."""
+    jobs: Sequence[LayerJob] = pickle.loads(packed) if isinstance(packed, bytes) else packed
     return [_run_for_layer(job.states.location, job.states.name, _count_alone, job) for job in jobs]
 
 
