@@ -15,8 +15,8 @@ from watching import packed
 
 import tsstore
 from tsstore.errors import DamageError, TsstoreError
-from tsstore.store import process
 from tsstore.store.files.local import LocalFiles
+from tsstore.store.format import documents
 from tsstore.store.maintenance.compact import compact
 from tsstore.store.maintenance.verify import verify
 from tsstore.store.reading import status
@@ -70,7 +70,7 @@ def test_a_clock_that_jumps_changes_no_number_and_stops_no_job(tmp_path, monkeyp
         def now(cls, tz=None):
             return datetime.now(tz) + timedelta(days=next(days))
 
-    for module in (process, status):
+    for module in (documents, status):
         monkeypatch.setattr(module, "datetime", Clock)
     path = tmp_path / "run.zarr"
     for count in (20, 40):
