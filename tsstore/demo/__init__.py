@@ -6,4 +6,16 @@ package imports none of them.
 
 from pathlib import Path
 
+from tsstore.errors import TsstoreError
+
 DATA = Path(__file__).parent / "data"
+
+
+def read(path: str | Path, expected: str) -> bytes:
+    """Return the bytes of a file; a TsstoreError says what is `expected` there, and what to do."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise TsstoreError(
+            f"{path}: cannot be read ({error.strerror}), expected {expected}"
+        ) from error

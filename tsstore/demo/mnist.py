@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tsstore.demo import DATA
+from tsstore.demo import DATA, read
 from tsstore.errors import TsstoreError
 
 Split = Literal["train", "t10k"]
@@ -49,13 +49,7 @@ def load_idx(path: str | Path) -> NDArray[np.uint8]:
         If the file cannot be read, is no idx file of unsigned bytes, or is shorter or longer
         than its header states.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise TsstoreError(
-            f"{path}: cannot be read ({error.strerror}), expected an idx file; check the path"
-        ) from error
-    return _parse_idx(content, str(path))
+    return _parse_idx(read(path, "an idx file; check the path"), str(path))
 
 
 def load_split(directory: str | Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

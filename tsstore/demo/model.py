@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsstore.demo import DATA
+from tsstore.demo import DATA, read
 from tsstore.errors import TsstoreError
 
 _WRITE_AGAIN: Final = "write the file again with python benchmarks/train_demo.py"
@@ -96,13 +96,7 @@ def load_lenet5(path: str | Path | None = None) -> LeNet5:
         If the file cannot be read, or does not hold this network's weights.
     """
     path = DATA / "lenet5.npz" if path is None else path
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise TsstoreError(
-            f"{path}: cannot be read ({error.strerror}), expected an .npz file of weights; "
-            "check the path, or install tsstore again"
-        ) from error
+    content = read(path, "an .npz file of weights; check the path, or install tsstore again")
     weights, model = _parse_weights(content, path), LeNet5()
     try:
         model.load_state_dict(weights)

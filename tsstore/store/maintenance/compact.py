@@ -275,16 +275,12 @@ class _PartCopy:
         states, positions = self._source.layers[name], None
         path = layer_path(self.directory, directory)
         write_group(self._files, path, states.attributes.to_json())
-        first = states.parts[0].states.spec
-        spec = self._sharded(first, states.rows, first.chunk_bytes)
-        paths = states_paths(self.directory, directory)
-        rows = self._copy(paths, spec, array_pieces([part.states for part in states.parts]))
+        paths, arrays = states_paths(self.directory, directory), [p.states for p in states.parts]
+        rows = self._copy(paths, arrays[0].spec, states.rows, array_pieces(arrays))
         if states.samples and states.positions is None:
-            spec = sample_spec("int64")
-            spec = self._sharded(spec, states.samples, spec.chunk_bytes)
             paths = positions_paths(self.directory, directory)
             pieces = (piece for part in states.parts for piece in part.position_pieces())
-            positions = self._copy(paths, spec, pieces)
+            positions = self._copy(paths, sample_spec("int64"), states.samples, pieces)
         return LayerCommit(rows, positions, states.lengths)
 
     def _copy_column(self, name: str, index: int, directory: str) -> ArrayCommit:
@@ -297,22 +293,21 @@ class _PartCopy:
             chunk_bytes = sum(files.size(key) for files, key in keys) * spec.chunk_rows // rows
         paths = column_paths(self.directory, directory)
         attributes = {"name": name, "index": index}
-        spec = self._sharded(spec, rows, chunk_bytes)
-        return self._copy(paths, spec, array_pieces(arrays), attributes)
-
-    def _sharded(self, spec: ArraySpec, rows: int, chunk_bytes: int) -> ArraySpec:
-        """Return the spec with as many chunks in a shard as fit, and no more than there are."""
-        fit = self._shard_bytes // max(chunk_bytes, 1)
-        count = min(fit, -(-rows // spec.chunk_rows), MAX_SHARD_CHUNKS)
-        return replace(spec, shard_chunks=count if count > 1 else None)
+        return self._copy(paths, spec, rows, array_pieces(arrays), attributes, chunk_bytes)
 
     def _copy(
         self,
         paths: ArrayPaths,
         spec: ArraySpec,
+        rows: int,
         pieces: _Pieces,
         attributes: dict[str, Any] | None = None,
+        chunk_bytes: int = 0,
     ) -> ArrayCommit:
+        """Write an array, with as many chunks in a shard as fit, and no more than there are."""
+        fit = self._shard_bytes // max(chunk_bytes, spec.chunk_bytes, 1)
+        count = min(fit, -(-rows // spec.chunk_rows), MAX_SHARD_CHUNKS)
+        spec = replace(spec, shard_chunks=count if count > 1 else None)
         # Text is encoded where it is: its entries are no bytes that could be copied.
         encoder = Encoder(1 if spec.is_text else min(processors(), MOST_THREADS))
         writer = ArrayWriter(self._files, paths, spec, attributes, encoder)
