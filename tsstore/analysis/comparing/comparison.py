@@ -19,7 +19,7 @@ from tsstore.analysis.comparing.together import (
 from tsstore.analysis.memory import all_fit
 from tsstore.analysis.repeats import choose_samples, plan_samples
 from tsstore.analysis.request import Layers, Request, Run, countable, running, with_layers
-from tsstore.analysis.results.by_layer import ByLayer
+from tsstore.analysis.results.by_layer import ByLayer, names_by_phrase
 from tsstore.analysis.results.difference import Difference, difference
 from tsstore.analysis.results.network import Analysis
 from tsstore.analysis.results.overlap import Overlap
@@ -121,10 +121,7 @@ class Comparison(ByLayer[LayerFlips]):
     @property
     def sentences(self) -> list[str]:
         """What is to be known beside the table."""
-        why: dict[str, list[str]] = {}
-        for layer in self.values():
-            if layer.reason:
-                why.setdefault(layer.reason, []).append(layer.name)
+        why = names_by_phrase((layer.name, layer.reason) for layer in self.values())
         lines = [f"{listed(names)}: rows are not compared: {what}." for what, names in why.items()]
         unequal = [layer for layer in self.values() if layer.unequal]
         lines += [

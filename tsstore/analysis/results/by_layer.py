@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tsstore.errors import AnalysisError, UnknownLayerError
@@ -94,6 +94,15 @@ class ByLayer(Shown, Mapping[str, Result]):
         raise UnknownLayerError(
             f"{self.subject}: no layer {name!r:.80} in this {kind}; there are {held}"
         )
+
+
+def names_by_phrase(said: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return what is said of names, each phrase once, with all names of which that is said."""
+    names: dict[str, list[str]] = {}
+    for name, phrase in said:
+        if phrase:
+            names.setdefault(phrase, []).append(name)
+    return names
 
 
 def dataset_of(frame: pd.DataFrame, attributes: Mapping[str, Any]) -> xr.Dataset:

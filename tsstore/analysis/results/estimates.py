@@ -27,7 +27,6 @@ from tsstore.statistics.jackknife import (
     student_quantile,
 )
 from tsstore.statistics.rarefaction import Rarefaction, scatter_at
-from tsstore.statistics.richness import Richness, chao, states_of
 from tsstore.statistics.special import check_level
 from tsstore.statistics.spectrum import Spectrum
 from tsstore.statistics.verdict import Verdict, verdict
@@ -188,11 +187,6 @@ def lower_bound(counts: LayerCounts) -> float:
         equal_pairs_within_samples=counts.equal_pairs_within_samples,
         pairs_within_samples=counts.pairs_within_samples,
     )
-
-
-def richness(counts: LayerCounts, level: float) -> Richness:
-    """Return how many states there are at least, of all that so many neurons can have."""
-    return chao(counts.spectrum, counts.samples, states_of(counts.neurons), level)
 
 
 def seen_once_error(counts: LayerCounts) -> float | None:

@@ -17,13 +17,12 @@ from tsstore.analysis.results.estimates import (
     entropy_by_rows,
     lower_bound,
     rarefied,
-    richness,
     seen_once_error,
 )
 from tsstore.statistics.efficiency import efficiency
 from tsstore.statistics.estimators import ESTIMATORS
 from tsstore.statistics.intervals import Interval, Jackknifed
-from tsstore.statistics.richness import Richness, coverage, coverage_interval
+from tsstore.statistics.richness import Richness, chao, coverage, coverage_interval, states_of
 from tsstore.statistics.special import check_level
 from tsstore.statistics.verdict import SAMPLE_LIMITED
 from tsstore.text import printable
@@ -142,7 +141,7 @@ class LayerResult(LayerCounts):
 
     def richness(self, level: float = 0.95) -> Richness:
         """Return how many states there are at least, with those never seen (Chao2)."""
-        return richness(self, level)
+        return chao(self.spectrum, self.samples, states_of(self.neurons), level)
 
     def coverage_interval(self, level: float = 0.95) -> tuple[float, float] | None:
         """Return a confidence interval for the coverage; None if there is one sample."""

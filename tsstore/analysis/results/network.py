@@ -12,7 +12,7 @@ from tsstore import charts
 from tsstore.analysis.keeping.provenance import Provenance
 from tsstore.analysis.keeping.saving import load_analyses, save_analyses
 from tsstore.analysis.random_groups import Dealt
-from tsstore.analysis.results.by_layer import dataset_of
+from tsstore.analysis.results.by_layer import dataset_of, names_by_phrase
 from tsstore.analysis.results.estimates import PLUG_IN
 from tsstore.analysis.results.layer import (
     HEADINGS,
@@ -143,10 +143,7 @@ class Analysis(NetworkNumbers[LayerResult]):
     @property
     def sentence(self) -> str:
         """Which layers need more samples, and how many."""
-        needs: dict[str, list[str]] = {}
-        for layer in self.values():
-            if layer.needs:
-                needs.setdefault(layer.needs, []).append(layer.name)
+        needs = names_by_phrase((layer.name, layer.needs) for layer in self.values())
         if not needs:
             return "" if self.warnings else "The samples suffice for every layer."
         first, rest = list(needs.items())[:MOST_NAMED], list(needs.values())[MOST_NAMED:]
@@ -290,10 +287,7 @@ def notes(analysis: Analysis) -> list[str]:
     if why := printable(analysis.not_compared):
         lines.append(f"Whether samples repeat others is not known: {why}.")
     # What was left out of layers on purpose: a line for those of which the same was.
-    sampled: dict[str, list[str]] = {}
-    for layer in analysis.values():
-        if phrase := sampling_text(layer):
-            sampled.setdefault(phrase, []).append(layer.name)
+    sampled = names_by_phrase((layer.name, sampling_text(layer)) for layer in analysis.values())
     return lines + [f"{listed(names)}: {phrase}." for phrase, names in sampled.items()]
 
 
