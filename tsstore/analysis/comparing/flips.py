@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,8 @@ from tsstore.analysis.neurons.layer import LayerNeurons
 from tsstore.analysis.request import check_rows
 from tsstore.analysis.schedulers import Report, Scheduler
 from tsstore.counting.firing import Firing, add_firing, count_firing
+from tsstore.store.reading.layer import LayerStates
 from tsstore.text import printable
-
-if TYPE_CHECKING:
-    from tsstore.store.reading.layer import LayerStates
 
 HEADINGS = ("layer", "neurons", "samples in both", "bits that differ", "neurons that never do")
 

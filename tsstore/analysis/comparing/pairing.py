@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,8 @@ from tsstore.analysis.execution.beside import Stretch
 from tsstore.analysis.memory import too_small
 from tsstore.analysis.schedulers import Scheduler
 from tsstore.store.reading.ids import ID, id_dtype, id_pieces
+from tsstore.store.reading.store import StateStore
 from tsstore.text import printable
-
-if TYPE_CHECKING:
-    from tsstore.store.reading.store import StateStore
 
 NOT_PAIRED = -1
 SAMPLE_BYTES = 64

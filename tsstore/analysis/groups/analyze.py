@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -70,28 +71,15 @@ def analyze_chosen_groups(
     store: StateStore, request: Request, runner: Scheduler, samples: Samples | None = None
 ) -> GroupedAnalysis:
     """Do so on a scheduler; it may be known already which samples count."""
-    grouping = group(store, request)
-    grouping.check_rows(store)
-    if samples is None:
-        samples = _choose(store, request, grouping, runner)
-    found = _count_grouping(store, request, grouping, runner, samples)
+    found = _count_grouping(store, request, group(store, request), runner, samples)
     found.provenance = Provenance.of(store, request, **grouping_arguments(request))
     return found
 
 
 def analyze_grouping(store: StateStore, request: Request, grouping: Grouping) -> GroupedAnalysis:
     """Analyse groups that are known."""
-    grouping.check_rows(store)
     with running(request, store) as runner:
-        samples = _choose(store, request, grouping, runner)
-        return _count_grouping(store, request, grouping, runner, samples)
-
-
-def _choose(store: StateStore, request: Request, grouping: Grouping, runner: Scheduler) -> Samples:
-    """Settle which samples count; too little memory is refused once, also for counting groups."""
-    in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
-    (samples,) = choose_or_refuse([store], request, runner, in_one_pass)
-    return samples
+        return _count_grouping(store, request, grouping, runner)
 
 
 def check_groups(store: StateStore, request: Request, runner: Scheduler) -> None:
@@ -122,9 +110,18 @@ def _plan_in_one_pass(
 def _check_one_by_one(
     store: StateStore, request: Request, grouping: Grouping, runner: Scheduler, samples: Samples
 ) -> None:
-    """Raise MemoryTooSmallError where memory is too small to count groups one by one."""
+    """Raise MemoryTooSmallError where memory is too small to count groups one by one.
+
+    If they are of one step, all samples together are counted as well.
+    """
+    alone = replace(request, beside=Beside())
+    checks: Iterator[Callable[[], object]]
+    checks = (partial(plan_runs, [view], alone, runner) for view in grouping.views(store))
+    if len(store.steps) == 1:
+        layers = [(states, samples) for states in store.values()]
+        checks = chain(checks, [partial(plan_layers, layers, request, runner)])
     try:
-        all_fit(_checks(store, request, grouping, runner, samples))
+        all_fit(checks)
     except MemoryTooSmallError as refused:
         if not samples.problem:
             raise
@@ -133,9 +130,20 @@ def _check_one_by_one(
 
 
 def _count_grouping(
-    store: StateStore, request: Request, grouping: Grouping, runner: Scheduler, samples: Samples
+    store: StateStore,
+    request: Request,
+    grouping: Grouping,
+    runner: Scheduler,
+    samples: Samples | None = None,
 ) -> GroupedAnalysis:
-    """Analyse groups that are known, of samples that are."""
+    """Analyse groups; it is settled which samples count unless it is known.
+
+    Too little memory for that is refused once, also for counting groups.
+    """
+    grouping.check_rows(store)
+    if samples is None:
+        in_one_pass = partial(_plan_in_one_pass, store, request, runner, grouping)
+        (samples,) = choose_or_refuse([store], request, runner, in_one_pass)
     has_whole = len(store.steps) == 1
     if _are_alike(store, request, samples):
         found = _analyze_in_one_pass(store, request, runner, grouping, samples)
@@ -143,31 +151,10 @@ def _count_grouping(
     else:
         _check_one_by_one(store, request, grouping, runner, samples)
         alone = replace(request, beside=Beside())
-        views = (grouping.view(store, number) for number in range(len(grouping.values)))
-        groups = [analyze_samples([view], alone, runner)[0] for view in views]
+        groups = [analyze_samples([view], alone, runner)[0] for view in grouping.views(store)]
         whole = analyze_chosen([store], [samples], request, runner)[0] if has_whole else None
     by_value = dict(zip(grouping.values, groups, strict=True))
     return GroupedAnalysis(grouping.by, by_value, whole, grouping.ungrouped)
-
-
-def _checks(
-    store: StateStore,
-    request: Request,
-    grouping: Grouping,
-    runner: Scheduler,
-    samples: Samples,
-) -> Iterator[Callable[[], object]]:
-    """Yield what raises MemoryTooSmallError where memory is too small to count one group by itself.
-
-    If they are of one step, all samples together are counted as well.
-    """
-    alone = replace(request, beside=Beside())
-    # One view at a time: it holds the numbers of all samples that are not in it.
-    for number in range(len(grouping.values)):
-        yield partial(plan_runs, [grouping.view(store, number)], alone, runner)
-    if len(store.steps) == 1:
-        layers = [(states, samples) for states in store.values()]
-        yield partial(plan_layers, layers, request, runner)
 
 
 def _analyze_in_one_pass(
@@ -201,9 +188,8 @@ def _analyze_in_one_pass(
             of = held[number], clusters[number]
             results[number].append(layer_result(states, found, scheme, *of))
     analyses = []
-    for number, of_layers in enumerate(results):
-        # One view at a time: it holds the numbers of all samples that are not in it.
-        view = grouping.view(store, number) if number < count else store
+    views = chain(grouping.views(store), [store])
+    for number, (view, of_layers) in enumerate(zip(views, results, strict=True)):
         one = replace(samples, sample_filter=view.view.samples, staying=staying[number])
         analyses.append(analysis_of(view, request, one, of_layers, answers[number], dealt[number]))
     return analyses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -76,18 +76,19 @@ class Grouping:
                     f"{printable(self.by)} = {printable(str(value))}; filter them out"
                 )
 
-    def view(self, store: StateStore, number: int) -> StateStore:
-        """Return a view of the samples of a group."""
-        if self.by == STEP:
-            return store.at_step(self.values[number])
-        left_out = {
-            part.directory: np.flatnonzero(self.codes[part.directory] != number)
-            for part in store.parts
-            if part.samples
-        }
-        value = printable(str(self.values[number]))
-        told = *store.view.told, f"{printable(self.by)} = {value}"
-        return store.only(SampleFilter(left_out), told)
+    def views(self, store: StateStore) -> Iterator[StateStore]:
+        """Yield a view of the samples of each group, which holds the numbers of all others."""
+        for number, value in enumerate(self.values):
+            if self.by == STEP:
+                yield store.at_step(value)
+                continue
+            left_out = {
+                part.directory: np.flatnonzero(self.codes[part.directory] != number)
+                for part in store.parts
+                if part.samples
+            }
+            told = f"{printable(self.by)} = {printable(str(value))}"
+            yield store.only(SampleFilter(left_out), (*store.view.told, told))
 
 
 def group(store: StateStore, request: Request) -> Grouping:
