@@ -146,10 +146,9 @@ def neurons(
     """
     request = Request(memory, scheduler, progress, by=by, bins=bins, window=window)
     store = with_layers(countable(store, by, "neurons"), layers)
-    names = list(store)
     if not request.in_groups:
         with running(request, store) as runner:
-            return _count_run(store, names, request, runner, joint, maps)
+            return _count_run(store, request, runner, joint, maps)
     if joint or maps:
         raise AnalysisError(
             "joint= and maps= count all samples together; leave out by= and window=, and filter "
@@ -158,27 +157,22 @@ def neurons(
     grouping = group(store, request)
     grouping.check_rows(store)
     with running(request, store) as runner:
-        return _count_groups(store, names, request, runner, grouping)
+        return _count_groups(store, request, runner, grouping)
 
 
 def _count_run(
-    store: StateStore,
-    names: list[str],
-    request: Request,
-    runner: Scheduler,
-    joint: bool,
-    maps: bool,
+    store: StateStore, request: Request, runner: Scheduler, joint: bool, maps: bool
 ) -> Neurons:
     """Count all samples together."""
     memory = runner.memory(request.memory)
-    for name in names:
-        check_rows(store[name])
+    for states in store.values():
+        check_rows(states)
         if maps:
-            check_positions(store[name])
+            check_positions(states)
     all_fit(_checks_of_run(store, memory, runner, joint, maps))
     found, kept = {}, 0
-    for name in names:
-        states, report = store[name], request.report(name)
+    for name, states in store.items():
+        report = request.report(name)
         pairs = by_position = None
         if maps:
             counted, by_position = count_with_positions(states, memory, runner, report, kept)
@@ -222,24 +216,23 @@ def of_layer(
 
 
 def _count_groups(
-    store: StateStore,
-    names: list[str],
-    request: Request,
-    runner: Scheduler,
-    grouping: Grouping,
+    store: StateStore, request: Request, runner: Scheduler, grouping: Grouping
 ) -> GroupedNeurons:
     """Count each group, and all samples together where they are of one step."""
     number, codes, memory = len(grouping.values), grouping.codes, runner.memory(request.memory)
     groups: list[dict[str, LayerNeurons]] = [{} for _ in grouping.values]
     # Of those that are in no group, and of all together, too.
-    held = {name: (number + 2) * firing_bytes(store[name].neurons) for name in names}
-    before = dict(zip(names, accumulate(held.values(), initial=0), strict=False))
-    every = ((store[name], memory, runner, before[name], codes, number) for name in names)
-    all_fit(partial(plan_by_group, *of) for of in every)
+    held = [(number + 2) * firing_bytes(states.neurons) for states in store.values()]
+    before = list(accumulate(held[:-1], initial=0))
+    layers = list(zip(store.values(), before, strict=True))
+    all_fit(
+        partial(plan_by_group, states, memory, runner, kept, codes, number)
+        for states, kept in layers
+    )
     whole = {}
-    for name in names:
-        states, report = store[name], request.report(name)
-        counted = count_by_group(states, memory, runner, report, before[name], codes, number)
+    for states, kept in layers:
+        name, report = states.name, request.report(states.name)
+        counted = count_by_group(states, memory, runner, report, kept, codes, number)
         parameters = states.attributes.parameters
         whole[name] = LayerNeurons(name, add_firing(counted.values()), parameters=parameters)
         for place, found in enumerate(groups):
