@@ -11,6 +11,7 @@ from tsstore.analysis import memory as module
 from tsstore.analysis.memory import (
     available_memory,
     give_back_memory,
+    keep_freed_memory,
     parse_memory,
 )
 from tsstore.errors import AnalysisError
@@ -62,3 +63,13 @@ def test_memory_is_given_back_where_the_c_library_can_and_else_nothing_happens(m
     assert trimmed == [0]
     monkeypatch.setattr(module.ctypes, "CDLL", lambda name: object())
     assert give_back_memory() is None
+
+
+def test_the_library_is_told_to_keep_memory_where_it_can_be_told(monkeypatch) -> None:
+    told = {}
+    library = type("Library", (), {"mallopt": staticmethod(told.__setitem__)})
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: library)
+    keep_freed_memory()
+    assert told == {-3: 32 << 20, -1: 64 << 20}
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory() is None

@@ -116,6 +116,18 @@ def test_no_two_arrays_that_live_share_memory(steps) -> None:
     assert all((array == number).all() for number, array in held)
 
 
+def test_zeros_are_zeros_in_memory_that_was_used_and_in_new() -> None:
+    arena = Arena()
+    for size in (LEAST_BYTES - 8, LEAST_BYTES, LEAST_BYTES + 8):
+        for _ in range(2):
+            array = arena.zeros((size // 8,), np.int64)
+            assert array.shape == (size // 8,)
+            assert not array.any()
+            array[:] = -1
+            del array
+    assert arena.zeros((3, 4), np.uint16).tolist() == [[0] * 4] * 3
+
+
 def test_trimming_gives_memory_back_and_keeps_what_was_freed_last() -> None:
     arena = Arena()
     arrays = [arena.empty((size,), np.uint8) for size in (100_000, 200_000, 400_000)]
@@ -219,7 +231,7 @@ def test_what_is_lent_is_sent_elsewhere_as_any_array() -> None:
 def test_records_and_buffers_take_their_memory_from_it() -> None:
     arena = Arena()
     arena.trim(10**8)
-    records = Records.empty(2, bare=False, group_bytes=1, count=1 << 16, arena=arena)
+    records = Records.empty(2, bare=False, group_bytes=1, count=1 << 16, empty=arena.empty)
     size = records.nbytes
     assert arena.free_bytes == 0
     del records

@@ -193,7 +193,7 @@ def test_memory_of_an_arena_is_kept_while_the_parts_are() -> None:
     arena = Arena()
     rows = random_rows(1, 40_000, 500, 2, 3, 900)
     for way in WAYS.values():
-        parts = Parts([way(rows, 9, arena)], 9)
+        parts = Parts([way(rows, 9, arena.empty)], 9)
         expected = Parts([way(rows, 9)], 9)
         columns = parts.columns
         for part in range(len(parts)):

@@ -14,6 +14,9 @@ from tsstore.errors import AnalysisError, MemoryTooSmallError
 from tsstore.text import format_memory
 
 DEFAULT_SHARE = 0.25
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of glibc's `mallopt`."""
+_LARGEST_KEPT = 32 << 20
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -59,6 +62,17 @@ def give_back_memory(arena: Arena | None = None) -> None:
         arena.trim()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what arrays of up to 32 MiB have freed for the next ones.
+
+    It does so by itself once one of that size has been freed: until then each is new memory.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_KEPT)
 
 
 def _read_limit(path: Path) -> int | None:

@@ -16,6 +16,7 @@ from tsstore.analysis.memory import (
     DEFAULT_SHARE,
     available_memory,
     give_back_memory,
+    keep_freed_memory,
     parse_memory,
 )
 from tsstore.counting.arena import Arena
@@ -120,6 +121,7 @@ class Threads:
             raise AnalysisError(f"threads is {threads!r:.80}; expected a number, 1 at least")
         self.count, self.arena, self.is_open = count, Arena(), True
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="tsstore")
+        keep_freed_memory()
 
     def close(self) -> None:
         """End the threads, and give the memory back to the system.

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 LEAST_BYTES: Final = 1 << 16
 """Of an array whose memory is kept: smaller ones the allocator keeps by itself."""
 
 _SPARE: Final = 4
 """An array may lie in memory that is larger by one part in so many."""
+
+
+Empty = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
+"""Makes arrays of a shape and a type, as :func:`numpy.empty` does."""
 
 
 class Arena:
@@ -28,15 +33,24 @@ class Arena:
         self._lock = Lock()
         self._most_bytes = 0
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return an array of any contents, C-contiguous."""
+        return self._array(shape, dtype, np.empty)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array of zeros; of new memory, what is never written is never resident."""
+        return self._array(shape, dtype, np.zeros)
+
+    def _array(self, shape: tuple[int, ...], dtype: DTypeLike, new: Empty) -> NDArray[Any]:
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size < LEAST_BYTES:
-            return np.empty(shape, dtype)
+            return new(shape, dtype)
         slab = self._take(size)
-        lent: NDArray[Any] = np.asarray(
-            _Lent(self._free, np.empty(size, np.uint8) if slab is None else slab)
-        )
+        if slab is None:
+            slab = new((size,), np.uint8)
+        elif new is np.zeros:
+            slab[:size] = 0
+        lent: NDArray[Any] = np.asarray(_Lent(self._free, slab))
         array: NDArray[Any] = lent[:size].view(dtype).reshape(shape)
         return array
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from tsstore.counting.arena import Arena
+from tsstore.counting.arena import Empty
 from tsstore.counting.hashing import HashRange, Place, Width, copy_key, width_of
 from tsstore.counting.records import (
     LATER,
@@ -40,7 +40,7 @@ _LARGEST_BITS: Final = 24
 _MOST_SUBPARTITION_BITS: Final = 12
 
 
-def scatter_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> tuple[Records, I64]:
+def scatter_rows(rows: SampleKeys, bits: int, empty: Empty = np.empty) -> tuple[Records, I64]:
     """Order rows by the top bits of their hash, 1 to 24, as bare records; see :func:`scatter`.
 
     Each partition begins with a tag, as its first row is of a later sample than none.
@@ -48,7 +48,7 @@ def scatter_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> tup
     _check_bits(bits, 1, 0)
     shift = np.uint64(_HASH_BITS - bits)
     offsets = _count_rows([rows.keys], bits, shift)
-    records = Records.empty(rows.keys.shape[1], True, rows.group_bytes, len(rows), arena)
+    records = Records.empty(rows.keys.shape[1], True, rows.group_bytes, len(rows), empty)
     cursors = offsets[:-1].astype(np.uint64)
     with _ordering(rows, records.keys) as moved:
         _tag_rows(
@@ -58,7 +58,7 @@ def scatter_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> tup
     return records, offsets
 
 
-def number_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> tuple[U64, I64]:
+def number_rows(rows: SampleKeys, bits: int, empty: Empty = np.empty) -> tuple[U64, I64]:
     """Order rows by the top bits of their hash, in whose place the sample's number is then.
 
     There are no more samples than so many bits can tell. Returns the keys, uint64 (rows, words),
@@ -70,7 +70,7 @@ def number_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> tupl
         raise ValueError(f"expected {1 << bits} samples at most, and where they end")
     shift = np.uint64(_HASH_BITS - bits)
     offsets = _count_rows([rows.keys], bits, shift)
-    keys = Records.empty(rows.keys.shape[1], count=len(rows), arena=arena).keys
+    keys = Records.empty(rows.keys.shape[1], count=len(rows), empty=empty).keys
     cursors = offsets[:-1].astype(np.uint64)
     with _ordering(rows, keys) as moved:
         _number_rows(rows.keys, rows.ends, moved, shift, cursors, width_of(moved))

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from tsstore.counting.arena import Arena
-from tsstore.counting.hashing import Place, Width, copy_key, width_for
+from tsstore.counting.arena import Empty
+from tsstore.counting.hashing import Place, Width, copy_key, width_of
 from tsstore.counting.partition import number_rows, scatter, scatter_rows
 from tsstore.counting.records import LATER, TAG_SHIFT, Buffers, Groups, Records, SampleKeys
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
@@ -96,13 +96,8 @@ class Parts:
         for piece in self._pieces:
             records = piece.records[int(piece.ends[part]) : int(piece.ends[part + 1])]
             if piece.is_numbered:
-                tagged = Records.empty(
-                    records.words, True, getattr(piece.group_of, "itemsize", 0), len(records)
-                )
-                one = Parts([piece], self._bits).columns
-                width = width_for(records.words)
-                gather_part(one, int(part), tagged.keys, None, None, tagged.group, width)
-                records = tagged
+                like = Records.empty(records.words, True, getattr(piece.group_of, "itemsize", 0))
+                records = gather(Parts([piece], self._bits).columns, int(part), like)
             held.append(records)
         return held
 
@@ -130,21 +125,29 @@ class Parts:
         return PartColumns(keys, k, q, group, numbered, one_each, all_ends, shift)
 
 
+def gather(columns: PartColumns, part: int, like: Records) -> Records:
+    """Return the records of a subpartition as new ones, of the kind of others."""
+    count = int((columns.ends[:, part + 1] - columns.ends[:, part]).sum())
+    records = Records.empty(like.words, like.is_bare, like.group_bytes, count)
+    gather_part(columns, part, *records.columns, width_of(records.keys))
+    return records
+
+
 def subpartitions_of(partition: int, bits: int) -> range:
     """Return the numbers of the subpartitions of a partition, which is divided by so many bits."""
     return range(partition << bits, (partition + 1) << bits)
 
 
-def tag_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> PartPiece:
+def tag_rows(rows: SampleKeys, bits: int, empty: Empty = np.empty) -> PartPiece:
     """Order rows by the top bits of their hash, with tags."""
-    return PartPiece(*scatter_rows(rows, bits, arena), one_each=rows.ends is None)
+    return PartPiece(*scatter_rows(rows, bits, empty), one_each=rows.ends is None)
 
 
-def divide_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> PartPiece:
+def divide_rows(rows: SampleKeys, bits: int, empty: Empty = np.empty) -> PartPiece:
     """Order rows by the top bits of their hash, with numbers of samples if these bits can tell."""
     if rows.ends is None or len(rows.ends) > 1 << bits:
-        return tag_rows(rows, bits, arena)
-    keys, ends = number_rows(rows, bits, arena)
+        return tag_rows(rows, bits, empty)
+    keys, ends = number_rows(rows, bits, empty)
     return PartPiece(Records(keys), ends, True, rows.group)
 
 

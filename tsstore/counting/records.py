@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tsstore.counting.arena import Arena
+from tsstore.counting.arena import Arena, Empty
 from tsstore.numba_tools.arrays import I64, U8, U32, U64
 
 Groups = NDArray[np.uint8 | np.uint16]
@@ -90,13 +90,9 @@ class Records:
         bare: bool = True,
         group_bytes: int = 0,
         count: int = 0,
-        arena: Arena | None = None,
+        empty: Empty = np.empty,
     ) -> Records:
-        """Room for so many: with keys of so many words, with counts or without, and with groups.
-
-        It is of an arena, or else new memory.
-        """
-        empty = np.empty if arena is None else arena.empty
+        """Room for so many: with keys of so many words, with counts or without, and with groups."""
         multiplicity, incidence = (None, None) if bare else empty((2, count), np.uint32)
         group = empty((count,), _GROUP_DTYPES[group_bytes]) if group_bytes else None
         return cls(empty((count, words), np.uint64), multiplicity, incidence, group)
@@ -218,10 +214,16 @@ class Buffers(threading.local):
     """Arrays by name, and other things: each thread has its own, and one task at a time.
 
     Their memory is of an arena, if there is one. What is sent to another process is empty there.
+
+    Attributes
+    ----------
+    empty, zeros
+        Make arrays as NumPy does, in the same memory.
     """
 
     def __init__(self, arena: Arena | None = None) -> None:
-        self._empty = np.empty if arena is None else arena.empty
+        self.empty: Empty = np.empty if arena is None else arena.empty
+        self.zeros: Empty = np.zeros if arena is None else arena.zeros
         self._arrays: dict[str, U8] = {}
         self._kept: dict[object, Any] = {}
 
@@ -232,7 +234,7 @@ class Buffers(threading.local):
         if held is None or held.size < size:
             self._arrays.pop(name, None)
             # A little more, as the next one may be a little larger.
-            held = self._arrays[name] = self._empty((size + size // 16,), np.uint8)
+            held = self._arrays[name] = self.empty((size + size // 16,), np.uint8)
         return held[:size].view(dtype).reshape(shape)
 
     def records(self, name: str, count: int, words: int, bare: bool, group_bytes: int) -> Records:

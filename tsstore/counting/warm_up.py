@@ -14,7 +14,7 @@ import numpy as np
 
 from tsstore.counting.keys import KeyScheme
 from tsstore.counting.partition import scatter
-from tsstore.counting.parts import divide_rows, tag_rows
+from tsstore.counting.parts import PartPiece, Parts, divide_rows, gather, tag_rows
 from tsstore.counting.premerge import hot_keys as hot
 from tsstore.counting.premerge.cold_keys import absorb_hot_keys
 from tsstore.counting.premerge.direct_index import MOST_ROW_BYTES, DirectTable
@@ -60,6 +60,12 @@ def warm_up(row_bytes: int, exact: bool, groups: int, spill: bool, sets: bool = 
     scatter([scattered[0], scattered[0]], 1, 1)
     _count(scattered, scheme.words, *told)
     if spill:
+        for piece in scattered:
+            gather(
+                Parts([PartPiece(piece, np.array([0, len(piece), len(piece)]))], 1).columns,
+                0,
+                piece,
+            )
         _count(list(map(_as_from_a_file, scattered)), scheme.words, *told)
 
 

@@ -228,7 +228,7 @@ def test_the_least_slots_are_enough_for_states_of_all_groups(groups: int) -> Non
 @pytest.mark.parametrize("words", WIDTHS)
 @pytest.mark.parametrize("records", [1 << 14, 11_111])
 def test_the_tables_of_a_full_share_take_no_more_bytes_than_said(words: int, records: int) -> None:
-    table = PlainParts(words, most_records(records))
+    table = PlainParts(words, most_records(records), Buffers())
     assert 0 <= table.nbytes - subpartition_table_bytes(words, 0, records) <= 8 * (1 + 16)
 
 
@@ -237,7 +237,7 @@ def test_the_tables_of_a_full_share_take_no_more_bytes_than_said(words: int, rec
 def test_tables_by_group_take_no_more_bytes_than_said(words: int, groups: int, sets: int) -> None:
     most = most_records(1 << 14)
     said = subpartition_table_bytes(words, groups, 1 << 14, sets)
-    table = GroupedParts(words, groups, sets, most)
+    table = GroupedParts(words, groups, sets, most, Buffers())
     handed_on = 24 * (5 if sets else 2) * most
     # Bare records and others lie in arrays of their own, and are no more than so many together.
     apart = (8 * words + 16) * most

@@ -111,7 +111,7 @@ def test_as_many_records_as_16_bits_can_number_are_not_too_large_and_one_more_is
     keys = mixed(ids(np.arange(MOST_RECORDS + 1)), words)
     positions = np.diff(np.append(np.arange(0, MOST_RECORDS, sample), MOST_RECORDS))
     group = (np.arange(len(positions)) % 3).astype(np.uint8)
-    table = GroupedParts(words, 3, 0, MOST_RECORDS)
+    table = GroupedParts(words, 3, 0, MOST_RECORDS, Buffers())
 
     def count(pieces: list[Records]) -> tuple[list, Counted]:
         tally, pairs, deltas = Tally(), np.zeros(3, np.int64), DeltaTally()
@@ -242,7 +242,7 @@ def test_each_share_tells_the_next_one_whether_most_of_its_states_occur_once(mon
     keys = mixed(np.arange(4000), 1, 8)
     keys[:, 0] |= np.arange(4000, dtype=np.uint64) // np.uint64(1000) << np.uint64(56)
     records = tagged(keys[ids], group=(np.arange(4000) % 3).astype(np.uint8))
-    table, tally, deltas = GroupedParts(1, 3, 0, 1 << 12), Tally(), DeltaTally()
+    table, tally, deltas = GroupedParts(1, 3, 0, 1 << 12, Buffers()), Tally(), DeltaTally()
     counting_cases.run_counting_as_plain_python(monkeypatch)
     order = grouped_parts._order
     monkeypatch.setattr(grouped_parts, "_order", spy)

@@ -106,7 +106,7 @@ def test_states_that_occur_often_are_counted_exactly(words: int, times: int, sam
 @pytest.mark.parametrize("positions", [[60_000], [1, 59_999], [30_000] * 2, [1] * 60_000])
 def test_a_state_may_be_all_that_there_is_in_samples(positions: list[int]) -> None:
     keys = mixed(np.zeros(60_000, np.int64), 2)
-    check_counted(PlainParts(2, MOST_RECORDS), [tagged(keys, np.array(positions))])
+    check_counted(PlainParts(2, MOST_RECORDS, Buffers()), [tagged(keys, np.array(positions))])
 
 
 @pytest.mark.parametrize("ids", [np.zeros, np.arange, lambda n: np.arange(n) // 2])
@@ -117,7 +117,7 @@ def test_as_many_records_as_16_bits_can_number_are_not_too_large_and_one_more_is
     words = 2
     keys = mixed(ids(MOST_RECORDS + 1).astype(np.int64), words)
     positions = np.diff(np.append(np.arange(0, MOST_RECORDS, sample), MOST_RECORDS))
-    table = PlainParts(words, MOST_RECORDS)
+    table = PlainParts(words, MOST_RECORDS, Buffers())
     most = tagged(keys[:-1], positions)
     check_counted(table, [most])
     one = np.ones(1, np.uint32)
@@ -134,7 +134,7 @@ def test_as_many_records_as_16_bits_can_number_are_not_too_large_and_one_more_is
 
 @pytest.mark.parametrize("words", WIDTHS)
 def test_tables_grow_for_more_states_and_shrink_again(words: int) -> None:
-    table = PlainParts(words, MOST_RECORDS)
+    table = PlainParts(words, MOST_RECORDS, Buffers())
     for count in (1280, 1281, 40_000, 3, 2560, 2561, 20_000, 0, 6000):
         ids = np.random.default_rng(count).permutation(np.arange(count) * 4 // 5)
         positions = np.diff(np.append(np.arange(0, count, 700), count))
@@ -250,7 +250,7 @@ def test_pieces_of_all_kinds_are_counted_together(
 @pytest.mark.parametrize("words", WIDTHS)
 @pytest.mark.parametrize("sample", [1, 2, 300])
 def test_where_most_states_occur_once_the_others_are_counted_exactly(words, sample) -> None:
-    table, keys = PlainParts(words, 1 << 12), mixed(np.arange(9000), words, 6)
+    table, keys = PlainParts(words, 1 << 12, Buffers()), mixed(np.arange(9000), words, 6)
     for seed in range(3):
         generator = np.random.default_rng(seed)
         ids = np.append(generator.permutation(8000), generator.integers(7000, 9000, 1000))
@@ -278,7 +278,7 @@ def test_each_subpartition_tells_the_next_one_whether_most_of_its_states_occur_o
     counting_cases.run_counting_as_plain_python(monkeypatch)
     settled = plain_parts._count_settled
     monkeypatch.setattr(plain_parts, "_count_settled", spy)
-    table = PlainParts(1, 1 << 12)
+    table = PlainParts(1, 1 << 12, Buffers())
     with np.errstate(over="ignore"):
         check_counted(table, [tagged(keys[ids])], 6, 2)
         check_counted(table, [tagged(keys[ids], np.full(1000, 4))], 6, 2)
@@ -339,7 +339,7 @@ def test_too_large_subpartitions_are_told_and_the_others_counted() -> None:
     # The first bit of the partition is that of all its records: 0.
     records = tagged(keys, np.full(100, 4))
     parts = subpartitions([records], 1, 2)
-    table, tally, pairs = PlainParts(2, 100), Tally(), np.zeros(1, np.int64)
+    table, tally, pairs = PlainParts(2, 100, Buffers()), Tally(), np.zeros(1, np.int64)
     assert list(table.count(*parts, range(4), tally, pairs)) == [1, 3]
     assert as_counter(tally.spectrum()) == {(1, 1): 50}
     assert list(table.count(*parts, range(2, 3), tally, pairs)) == []
@@ -349,7 +349,7 @@ def test_too_large_subpartitions_are_told_and_the_others_counted() -> None:
 @pytest.mark.parametrize("words", WIDTHS)
 @pytest.mark.parametrize("most", [100, 22_222, MOST_RECORDS])
 def test_the_tables_take_as_many_bytes_as_said(words: int, most: int) -> None:
-    held = PlainParts(words, most).nbytes
+    held = PlainParts(words, most, Buffers()).nbytes
     assert 0 <= held - table_bytes(words, most) <= 8 * (1 + 16)
 
 

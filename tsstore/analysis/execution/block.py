@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,8 +31,6 @@ from tsstore.store.reading.sample_filter import SampleFilter
 
 SPAN_BYTES = 1 << 20
 """Of rows that become keys at a time, about: while they are still in the processor's cache."""
-
-_CHUNK_WORKSPACE = partial(ChunkWorkspace, once=True)
 
 _Word = TypeVar("_Word", bound=np.generic)
 
@@ -72,7 +69,7 @@ def preaggregation(job: LayerJob, buffers: Buffers) -> Preaggregation:
         return DirectTable(scheme, count, plan.largest_sample)
 
     def make_hot() -> HotKeys:
-        return HotKeys(scheme.words, count, plan.hot_rows)
+        return HotKeys(scheme.words, count, plan.hot_rows, buffers.empty)
 
     table: Preaggregation | None = None
     if plan.direct:
@@ -204,7 +201,8 @@ def _read(
 ) -> npt.NDArray[np.uint8]:
     """Read the rows of a block into the room; no chunk is decoded twice in a row."""
     stored, stop = states.parts[block.part].states, block.first_row + block.rows
-    return stored.read(block.first_row, stop, room, buffers.kept("chunks", _CHUNK_WORKSPACE))
+    workspace = buffers.kept("chunks", lambda: ChunkWorkspace(True, buffers.empty))
+    return stored.read(block.first_row, stop, room, workspace)
 
 
 def select_rows(
@@ -240,7 +238,7 @@ class BlockCount:
             divide = divide_rows if job.plan.divided_bits else tag_rows
             if job.plan.gives_back:
                 left = replace(left, spare=None)  # as memory is short
-            self._pieces.append(divide(left, self._bits, job.arena))
+            self._pieces.append(divide(left, self._bits, self._buffers.empty))
         if not self._table.pays:
             self._counted += self._table.take()
             self._table = preaggregation(job, self._buffers)

@@ -23,8 +23,7 @@ from tsstore.analysis.execution.beside import Results
 from tsstore.analysis.execution.scratch_objects import ObjectReader, SpanReader, written_objects
 from tsstore.analysis.execution.worker_records import HeldReader, HeldWriter, is_held, this_holder
 from tsstore.analysis.planning.cost import ASKING_THREADS, FRAME_BYTES, file_bytes
-from tsstore.counting.hashing import width_of
-from tsstore.counting.parts import PartColumns, PartPiece, Parts, gather_part, subpartitions_of
+from tsstore.counting.parts import PartColumns, PartPiece, Parts, gather, subpartitions_of
 from tsstore.counting.records import Records, record_bytes
 from tsstore.errors import AnalysisError, CountingError
 from tsstore.statistics.jackknife import SpectrumDelta
@@ -339,11 +338,7 @@ def _frames(like: Records, columns: PartColumns, partition: int) -> Iterator[Rec
     first = before = 0
     while first < len(ends) and before < ends[-1]:
         stop = min(int(np.searchsorted(ends, before + most)) + 1, len(ends))
-        count = int(ends[stop - 1]) - before
-        frame = Records.empty(like.words, like.is_bare, like.group_bytes, count)
-        own, width = columns.of_pieces(first, stop), width_of(frame.keys)
-        gather_part(own, partition, *frame.columns, width)
-        yield frame
+        yield gather(columns.of_pieces(first, stop), partition, like)
         first, before = stop, int(ends[stop - 1])
 
 

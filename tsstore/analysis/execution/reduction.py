@@ -10,7 +10,6 @@ import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -36,8 +35,6 @@ KEPT_BYTES = 9
 """Of a row: whether it is shown, and its number if it is."""
 
 Result = TypeVar("Result")
-
-_CHUNK_WORKSPACE = partial(ChunkWorkspace, once=True)
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Piece:
             return self.rows[first:last]
         states, start = self.part.states, self.block.first_row
         room = self.buffers.array("rows", (last - first, states.spec.entry_bytes), np.uint8)
-        workspace = self.buffers.kept("chunks", _CHUNK_WORKSPACE)
+        workspace = self.buffers.kept("chunks", lambda: ChunkWorkspace(True, self.buffers.empty))
         return states.read(start + first, start + last, room, workspace)
 
 

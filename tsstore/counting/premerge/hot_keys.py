@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from tsstore.counting.arena import Empty
 from tsstore.counting.hashing import Place, Width, copy_key, is_same, width_of
 from tsstore.counting.records import Groups, Records, bytes_of_group, counted_columns
 from tsstore.numba_tools.arrays import I32, U32, U64
@@ -68,7 +69,7 @@ class HotKeys:
     """The hot keys that a thread has chosen, and what it has counted of them in a block.
 
     They have so many words, and are counted for so many groups, 0 for none, in blocks of so many
-    rows, about.
+    rows, about. What is large and needed for a while is made by `empty`.
 
     Attributes
     ----------
@@ -80,13 +81,14 @@ class HotKeys:
 
     pays = True
 
-    def __init__(self, words: int, groups: int, rows: int) -> None:
+    def __init__(self, words: int, groups: int, rows: int, empty: Empty = np.empty) -> None:
         slots = slots_of(groups, rows)
         counts = np.zeros((slots, max(groups, 1)), np.uint64)
         self.table = HotTable(_SHIFTS[0], np.zeros((slots, words + 1), np.uint64), counts)
         # Used again whenever keys are chosen: what is new each time takes longer than choosing.
         self._candidates, self._votes = np.empty_like(self.table.slots), np.empty(slots, np.int32)
         self.share = self._share_at_first = 0.0
+        self._empty = empty
         self._group_bytes = bytes_of_group(groups)
         self._block_rows, self._counted_rows = rows, 0
         self._failures = self._waiting = 0
@@ -137,7 +139,7 @@ class HotKeys:
 
     def _choose(self, keys: U64, size: int) -> bool:
         """Choose from a sample of so many rows; return whether that pays."""
-        sample = np.empty((size, keys.shape[1]), np.uint64)
+        sample = self._empty((size, keys.shape[1]), np.uint64)
         draw(keys, sample, width_of(keys))
         best: Place = 0
         # Two frequent keys may want one slot: another part of the hash tells them apart.

@@ -169,14 +169,13 @@ def aggregate_parts(
     codes, most = count_codes(groups, sets), most_records(subpartition_records)
     tally, equal_pairs = Tally(), np.zeros(codes or 1, np.int64)
     deltas = DeltaTally()
+    of = words, groups, sets, most
     if groups:
-        large = buffers.kept(
-            ("grouped", words, groups, sets, most), lambda: GroupedParts(words, groups, sets, most)
-        ).count(*parts, span, tally, equal_pairs, deltas)
+        grouped = buffers.kept(("grouped", *of), lambda: GroupedParts(*of, buffers))
+        large = grouped.count(*parts, span, tally, equal_pairs, deltas)
     else:
-        large = buffers.kept(("plain", words, most), lambda: PlainParts(words, most)).count(
-            *parts, span, tally, equal_pairs
-        )
+        plain = buffers.kept(("plain", *of), lambda: PlainParts(words, most, buffers))
+        large = plain.count(*parts, span, tally, equal_pairs)
     for part in large:
         slices = partial(iter, [piece for kind in parts for piece in kind.of(part)])
         found, pairs, delta = aggregate(slices, words, prefix_bits, maximum_slots, groups, sets)

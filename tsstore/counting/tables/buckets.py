@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tsstore.counting.arena import Empty
 from tsstore.counting.hashing import LONG_PROBE, PROBE_LIMIT, Place, Width
 from tsstore.counting.records import LATER
 from tsstore.errors import CountingError
@@ -59,10 +60,11 @@ class Buckets(NamedTuple):
     rest: U64
 
 
-def new_buckets(words: int, states: int, more: int = 0) -> Buckets:
+def new_buckets(words: int, states: int, more: int, zeros: Empty) -> Buckets:
     """Return slots for so many states of keys of so many words, and so many more words of each."""
     slots, columns = most_slots(states), columns_of(words, more)
-    return Buckets(_aligned(slots + 1), _aligned((slots + 1) * columns).reshape(-1, columns))
+    first, rest = _aligned(slots + 1, zeros), _aligned((slots + 1) * columns, zeros)
+    return Buckets(first, rest.reshape(-1, columns))
 
 
 def columns_of(words: int, more: int = 0) -> int:
@@ -79,9 +81,9 @@ def most_slots(states: int) -> int:
     return slots
 
 
-def _aligned(words: int) -> NDArray[Any]:
+def _aligned(words: int, zeros: Empty) -> NDArray[Any]:
     """Return so many words, 0, that begin with a line of the processor's cache."""
-    held = np.zeros(words + _LINE_BYTES // 8, np.uint64)
+    held = zeros((words + _LINE_BYTES // 8,), np.uint64)
     start = -held.ctypes.data % _LINE_BYTES // 8
     return held[start : start + words]
 

@@ -16,7 +16,14 @@ import numpy as np
 from tsstore.counting.hashing import Place, Width, width_for
 from tsstore.counting.partition import sort_by_group
 from tsstore.counting.parts import PartColumns, Parts, count_part, gather_part
-from tsstore.counting.records import TAG_SHIFT, Groups, Records, counted_columns, group_dtype
+from tsstore.counting.records import (
+    TAG_SHIFT,
+    Buffers,
+    Groups,
+    Records,
+    counted_columns,
+    group_dtype,
+)
 from tsstore.counting.tables.buckets import (
     BOTH,
     BUCKET,
@@ -141,36 +148,37 @@ class _Found(NamedTuple):
 class GroupedParts:
     """Counts subpartitions of keys of so many words by group, of so many records each at most.
 
-    Groups may be of sets, as in a :class:`tsstore.counting.tables.grouped.GroupedTable`.
+    Groups may be of sets, as in a :class:`tsstore.counting.tables.grouped.GroupedTable`. The memory
+    for it is that of the buffers.
     """
 
-    def __init__(self, words: int, groups: int, sets: int, most: int) -> None:
+    def __init__(self, words: int, groups: int, sets: int, most: int, buffers: Buffers) -> None:
         codes, spectra = count_codes(groups, sets), count_spectra(groups, sets)
         self._groups, self._sets = groups, sets
         self._width, self._side = width_for(words), small_side(groups, sets)
-        # What was never written is never resident.
+        empty, zeros = buffers.empty, buffers.zeros
 
         def columns() -> _Columns:
-            return _Columns(*counted_columns(Records.empty(words, False, 0, most))[:3])
+            return _Columns(*counted_columns(Records.empty(words, False, 0, most, empty))[:3])
 
         self._tables = _Tables(
-            marks=np.empty(marks_for(most), np.uint8),
+            marks=empty((marks_for(most),), np.uint8),
             gathered=columns(),
             ordered=columns(),
             group=np.empty(most, group_dtype(codes)),
             places=np.empty((2, 2, codes), np.int64),
             cursors=np.empty(codes, np.uint64),
-            buckets=new_buckets(words, most, 1),
-            log=np.empty((most + 1, LOG_COLUMNS), np.int64),
-            counts=np.zeros((2, most), np.int64),
+            buckets=new_buckets(words, most, 1, zeros),
+            log=empty((most + 1, LOG_COLUMNS), np.int64),
+            counts=zeros((2, most), np.int64),
             ends=np.empty(codes, np.int64),
             pairs=np.empty(codes, np.int64),
-            of_states=np.zeros((most if sets else 0, 2), np.int64),
-            touched=np.empty(most if sets else 0, np.int64),
+            of_states=zeros((most if sets else 0, 2), np.int64),
+            touched=empty((most if sets else 0,), np.int64),
         )
-        self._small = np.zeros((spectra, cells_of(self._side)), np.int64)
-        self._columns = np.empty((3, (5 if sets else 2) * most), np.int64)
-        self._beyond = np.empty((2, most), np.int64)
+        self._small = zeros((spectra, cells_of(self._side)), np.int64)
+        self._columns = empty((3, (5 if sets else 2) * most), np.int64)
+        self._beyond = empty((2, most), np.int64)
         # Of no more subpartitions at a time than have few ends of spectra in all.
         self._changed = np.empty((max(_MOST_ENDS // spectra, 1), spectra), np.int64)
         self._settled = np.zeros(codes, np.int64)
@@ -228,9 +236,8 @@ class GroupedParts:
                 self._small[:, _ONCE] += changes_of_singletons(self._settled, self._sets)
                 self._small[:, 0] = 0  # what is in no row any more
             small = self._small if is_last else None
-            deltas.add(
-                add_up_listed(self._columns, self._changed[: part - first], small, self._side)
-            )
+            listed = self._columns, self._changed[: part - first]
+            deltas.add(add_up_listed(*listed, small, self._side))
             if large:
                 yield part
                 part += 1

@@ -12,7 +12,14 @@ import numpy as np
 
 from tsstore.counting.hashing import ALL_HASHES, Place, Width, width_for
 from tsstore.counting.parts import NO_SAMPLE, PartColumns, Parts, count_part, gather_part
-from tsstore.counting.records import LATER, TAG_SHIFT, Records, counted_columns, record_bytes
+from tsstore.counting.records import (
+    LATER,
+    TAG_SHIFT,
+    Buffers,
+    Records,
+    counted_columns,
+    record_bytes,
+)
 from tsstore.counting.tables.buckets import (
     BOTH,
     BUCKET,
@@ -71,15 +78,18 @@ class _Tables(NamedTuple):
 
 
 class PlainParts:
-    """Counts subpartitions of keys of so many words, of so many records each at most."""
+    """Counts subpartitions of keys of so many words, of so many records each at most.
 
-    def __init__(self, words: int, most: int) -> None:
+    The memory for it is that of the buffers.
+    """
+
+    def __init__(self, words: int, most: int, buffers: Buffers) -> None:
         self._width, self._most, self._is_clear = width_for(words), most, True
         # What was never written is never resident.
         self._tables = _Tables(
-            *counted_columns(Records.empty(words, False, 0, most))[:3],
-            np.empty(marks_for(most), np.uint8),
-            new_buckets(words, most),
+            *counted_columns(Records.empty(words, False, 0, most, buffers.empty))[:3],
+            buffers.empty((marks_for(most),), np.uint8),
+            new_buckets(words, most, 0, buffers.zeros),
             np.zeros((_WHOLE_SLOTS, words + COUNTS), np.uint64),
         )
         # How many states the last subpartition had, and whether settling what occurs once pays.

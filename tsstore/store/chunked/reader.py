@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -247,10 +247,14 @@ class ChunkWorkspace:
         Whether a full chunk's entries are compared with the checksum that the commit vouches for,
         and nothing else: they are as certain, and what is damaged of a file besides is left to
         `verify`. Not for text.
+    empty
+        Makes its arrays, as :func:`numpy.empty` does.
     """
 
-    def __init__(self, once: bool = False) -> None:
-        self.once = once
+    def __init__(
+        self, once: bool = False, empty: Callable[..., npt.NDArray[Any]] = np.empty
+    ) -> None:
+        self.once, self._empty = once, empty
         self._encoded = np.empty(0, np.uint8)
         self._held: tuple[CommittedArray, int] | None = None
         self._entries = np.empty(0)
@@ -259,7 +263,7 @@ class ChunkWorkspace:
         """Return memory for so many bytes; what was there before is lost."""
         if len(self._encoded) < count:
             # A little more, as the next one may be a little larger.
-            self._encoded = np.empty(count + count // 16, np.uint8)
+            self._encoded = self._empty((count + count // 16,), np.uint8)
         return self._encoded[:count].data
 
     def whole_chunk(self, array: CommittedArray, index: int) -> npt.NDArray[Any]:
@@ -271,10 +275,12 @@ class ChunkWorkspace:
         return self._entries
 
     def _fitting(self, spec: ArraySpec) -> npt.NDArray[Any] | None:
-        """Return the memory of the chunk before if it is of the size of this one."""
+        """Return memory for a chunk: that of the one before if it is of its size; none for text."""
         held, shape = self._entries, (spec.chunk_rows, *spec.row_shape)
-        fits = not spec.is_text and held.shape == shape and held.dtype == spec.numpy_dtype
-        return held if fits else None
+        if spec.is_text:
+            return None
+        fits = held.shape == shape and held.dtype == spec.numpy_dtype
+        return held if fits else self._empty(shape, spec.numpy_dtype)
 
 
 def _read_spec(
