@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsstore.counting import partition as module
-from tsstore.counting.arena import Arena
+from tsstore.counting.arena import Arena, Empty
 from tsstore.counting.hashing import HashRange
 from tsstore.counting.partition import (
     MOST_RECORDS,
@@ -115,10 +115,10 @@ def assert_scattered(
 # rows --------------------------------------------------------------------------------------
 
 
-def check_rows(rows: SampleKeys, bits: int, arena: Arena | None = None) -> Records:
+def check_rows(rows: SampleKeys, bits: int, empty: Empty = np.empty) -> Records:
     """Compare rows that become records with a stable sort by the bits; return the records."""
     keys = rows.keys.copy()
-    records, offsets = scatter_rows(rows, bits, arena)
+    records, offsets = scatter_rows(rows, bits, empty)
     partition = bits_of(keys, bits)
     expected, order = retagged(keys, samples_of(rows), partition)
     assert np.array_equal(records.keys, expected)
@@ -251,16 +251,16 @@ def test_rows_are_scattered_by_one_bit_at_least(bits: int) -> None:
 def test_records_lie_in_the_memory_of_an_arena() -> None:
     arena = Arena()
     rows = random_rows(1, [2000, 0, 60_000], 2, 3)
-    records = check_rows(rows, 6, arena)
-    keys, _ = number_rows(rows, 6, arena)
+    records = check_rows(rows, 6, arena.empty)
+    keys, _ = number_rows(rows, 6, arena.empty)
     expected = keys.copy()
     taken = records.nbytes + keys.nbytes
     assert arena.free_bytes == 0
     del records, keys
     # Groups of one byte are too few to be kept.
     assert 0.9 * taken < arena.free_bytes <= taken
-    check_rows(rows, 6, arena)
-    assert np.array_equal(number_rows(rows, 6, arena)[0], expected)
+    check_rows(rows, 6, arena.empty)
+    assert np.array_equal(number_rows(rows, 6, arena.empty)[0], expected)
 
 
 @given(seeds, st.integers(1, 9), st.integers(0, 511))
