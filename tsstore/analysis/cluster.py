@@ -35,7 +35,7 @@ WORKER_SHARE = 0.60
 """Largest share of a worker's memory limit: at more, Dask begins to spill and pause."""
 
 POLL_SECONDS = 0.01
-"""How often it is looked for tasks that are done."""
+"""How long it is waited for tasks to end before the cluster is looked at, at most."""
 
 MOST_LOSSES = 10
 """Times that records are lost before it is an error."""

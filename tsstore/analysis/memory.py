@@ -67,7 +67,8 @@ def give_back_memory(arena: Arena | None = None) -> None:
 def keep_freed_memory() -> None:
     """Let the C library keep what arrays of up to 32 MiB have freed for the next ones.
 
-    It does so by itself once one of that size has been freed: until then each is new memory.
+    It does so by itself once one of that size has been freed: until then each is new memory. It
+    holds for the whole process, to its end; :func:`give_back_memory` gives back what is kept.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

@@ -102,7 +102,7 @@ class Threads:
                 print(tsstore.analyze(path, scheduler=threads))
 
     What is kept between analyses is never more than half the ``memory=`` of the next one, which it
-    counts in.
+    counts in, besides what the C library keeps of smaller arrays.
 
     Parameters
     ----------

@@ -161,10 +161,7 @@ def subpartitions(
     """
     kinds = [[piece for piece in pieces if piece.is_bare == bare] for bare in (True, False)]
     bare, others = ([scatter(own, bits, partition_bits, buffers)] if own else [] for own in kinds)
-    # With groups nobody asks.
-    one_each = all(
-        piece.group is None and count_tags(piece.keys) == len(piece) for piece in kinds[0]
-    )
+    one_each = all(count_tags(piece.keys) == len(piece) for piece in kinds[0])
     return (
         Parts([PartPiece(*own, one_each=one_each) for own in bare], bits),
         Parts([PartPiece(*own) for own in others], bits),

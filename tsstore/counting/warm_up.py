@@ -61,11 +61,8 @@ def warm_up(row_bytes: int, exact: bool, groups: int, spill: bool, sets: bool = 
     _count(scattered, scheme.words, *told)
     if spill:
         for piece in scattered:
-            gather(
-                Parts([PartPiece(piece, np.array([0, len(piece), len(piece)]))], 1).columns,
-                0,
-                piece,
-            )
+            whole = Parts([PartPiece(piece, np.array([0, len(piece)]))], 0)
+            gather(whole.columns, 0, piece)
         _count(list(map(_as_from_a_file, scattered)), scheme.words, *told)
 
 

@@ -54,7 +54,7 @@ class BatchColumns:
         ColumnsError
             If one is there already, or is not a column, a mask or an index.
         """
-        if self._batch is not None and self._batch.wanted:
+        if self._batch is not None:
             with errors_of(self._run):
                 self._batch.record(columns, mask, sample_index)
 
@@ -117,7 +117,7 @@ class Pipeline:
                 if batch.wanted:
                     batch.record(columns, mask, sample_index)
                 is_inside = True
-                yield BatchColumns(batch, self._sink.run)
+                yield BatchColumns(batch if batch.wanted else None, self._sink.run)
                 is_inside = False
             self.finish(batch)
         except TsstoreError as error:

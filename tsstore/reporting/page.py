@@ -92,7 +92,7 @@ def report(
     check_target(path, replaces=True)
     if is_url(path):
         # Whether it can be reached, and with which credentials; only writing tells all.
-        folder, name = os.path.split(path)
+        folder, _, name = path.rpartition("/")
         open_files(folder).exists(name)
     options: dict[str, Any] = {"memory": memory, "scheduler": scheduler, "progress": progress}
     if isinstance(run, Analysis | GroupedAnalysis):
@@ -178,9 +178,12 @@ def _other(
 
 def _write(path: str, data: bytes) -> None:
     """Write a file, whole or not at all."""
-    folder, name = os.path.split(path)
+    if is_url(path):
+        folder, _, name = path.rpartition("/")
+    else:
+        folder, name = str(Path(path).parent), Path(path).name
     try:
-        open_files(folder or ".", durable=False).write(name, data)
+        open_files(folder, durable=False).write(name, data)
     except AccessError:
         raise
     except OSError as error:

@@ -215,6 +215,20 @@ def test_a_frame_has_layer_group_and_neuron(tmp_path):
     assert len(binned) == 2 * 8 * sum(WIDTHS.values())
 
 
+@pytest.mark.parametrize(
+    ("steps", "values"), [((None, None, None), [None]), ((None, 2, 2), [None, 2])]
+)
+def test_a_group_without_a_value_has_its_rows_in_a_frame(tmp_path, steps, values):
+    found = tsstore.neurons(make(tmp_path, steps=steps), by="step")
+    frame = found.to_frame()
+    assert [None if pd.isna(value) else value for value in frame.index.unique("step")] == values
+    assert len(frame) == len(values) * 8 * sum(WIDTHS.values())
+    for value, own in found.items():
+        step = frame.index.get_level_values("step")
+        layers = frame[step.isna() if value is None else step == value].droplevel("step")
+        pd.testing.assert_frame_equal(layers.loc["b"], own["b"].to_frame())
+
+
 def test_tables_say_which_neurons_are_dead_in_some_groups_alone(tmp_path):
     store = make(tmp_path)
     found = tsstore.neurons(store, by="label")

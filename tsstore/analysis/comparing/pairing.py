@@ -19,7 +19,8 @@ from tsstore.text import printable
 
 NOT_PAIRED = -1
 SAMPLE_BYTES = 64
-"""Of a sample, while ids are joined: its id, its place among all, its place in the other run."""
+"""Of a sample, while ids are joined: its id, put in order and once more with those of the other
+run, and its places."""
 HELD_BYTES = 24
 """Of a sample, while rows are compared: its place in the other run, and its rows there."""
 STRETCH_SAMPLES = 64

@@ -327,6 +327,7 @@ def _write_slice(file: _Writer, kinds: Sequence[tuple[Records, Parts]], partitio
             file.write(_FRAME.pack(bare, others, checksum))
             file.writelines(column.data for column in columns)
             number += 1
+            del frame, columns  # before the next one is gathered
     numbers = start, file.tell() - start, number
     return _ENTRY.pack(*numbers, _checksum(partition, *numbers))
 

@@ -139,14 +139,18 @@ class GroupedNeurons(Grouped[Neurons]):
         """
         import pandas as pd
 
-        every = {
-            (layer, value): found[layer].to_frame(level)
+        every = [
+            (layer, value, found[layer].to_frame(level))
             for layer in self.layers
             for value, found in self.items()
-        }
-        frame = pd.concat(every)
+        ]
+        # By number: a group's value may be None, which is no key of a level.
+        frame = pd.concat(dict(enumerate(frame for *_, frame in every)))
+        place, neuron = (frame.index.get_level_values(own) for own in range(2))
+        layers, values = (pd.Index(own).take(place) for own in list(zip(*every, strict=True))[:2])
         by = self.by if self.by not in ("layer", "neuron", *frame) else "group"
-        frame.index.names = ["layer", by, "neuron"]
+        arrays = [layers, values, neuron]
+        frame.index = pd.MultiIndex.from_arrays(arrays, names=["layer", by, "neuron"])
         return frame
 
     def to_dict(self, level: float = 0.95) -> dict[str, Any]:

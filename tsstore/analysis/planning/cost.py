@@ -18,7 +18,8 @@ from tsstore.counting.tables.plain import slot_bytes
 FAN_IN, GROUPED_FAN_IN = 16, 4
 MERGE_SHARES = 8
 FRAME_BYTES = 1 << 20
-"""Of records that are read from a file at a time, about: a piece's of a partition may be more."""
+"""Of records that are written to a file, and read, at a time, about: a piece's of a partition may
+be more."""
 ENTRY_BYTES, HEADER_BYTES = 28, 20
 """Of a partition, and of a frame, in a file."""
 PART_BYTES = 4 << 20
@@ -186,6 +187,7 @@ def block_task_bytes(
     held = work.records_bytes(block_rows) if spill else 0
     held *= 2 if spill and work.holders else 1
     held += 2 * PART_BYTES if spill and work.object_scratch else 0
+    held += FRAME_BYTES if spill else 0
     pieces = piece_bytes(work, piece_rows, HOT_PIECES * piece_rows)
     pieces += piece_rows * work.step_row_bytes
     table = direct_table_bytes(work) if direct else 0

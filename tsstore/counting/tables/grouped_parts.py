@@ -256,7 +256,7 @@ def _order(
 ) -> Place:
     """Bring the records of a subpartition into the order of groups; return how many are bare then.
 
-    Bare ones that :func:`settle` leaves out are settled before, if that pays.
+    Bare ones that occur once are counted as settled, by group, and left out, if that pays.
     """
     gathered, ordered, one_each = tables.gathered, tables.ordered, bool(bare.one_each.all())
     places, room = tables.places, tables.cursors

@@ -85,7 +85,6 @@ class PlainParts:
 
     def __init__(self, words: int, most: int, buffers: Buffers) -> None:
         self._width, self._most, self._is_clear = width_for(words), most, True
-        # What was never written is never resident.
         self._tables = _Tables(
             *counted_columns(Records.empty(words, False, 0, most, buffers.empty))[:3],
             buffers.empty((marks_for(most),), np.uint8),
@@ -251,7 +250,11 @@ def _count_settled(
     dense: I64,
     width: Width,
 ) -> tuple[Place, Place, Place]:
-    """Do the same of so many records, after those have been settled that occur once."""
+    """Do the same of so many records, after those that occur once have been settled: in `dense`.
+
+    The keys of the `others`, uint64 (n, words), are known; bare ones are gathered behind them,
+    where there is room for all records of a subpartition.
+    """
     keys = tables.keys[others.shape[0] : others.shape[0] + count]
     gather_part(bare, part, keys, None, None, None, width)
     left = settle(keys, None, others, tables.marks, None, one_each, width)

@@ -262,10 +262,7 @@ def _add_up_together(parts: Sequence[DeltaEntries]) -> DeltaEntries:
 
 
 def add_up_listed(
-    columns: Sequence[Integers] | Integers,
-    stops: I64,
-    small: I64 | None = None,
-    side: int = 0,
+    columns: Sequence[Integers] | Integers, stops: I64, small: I64 | None = None, side: int = 0
 ) -> DeltaEntries:
     """Add up entries that are listed part after part, and in each group after group.
 
