@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tsstore.analysis.execution.beside import Passes, Reduced, Results, Taker
 from tsstore.analysis.execution.exchange import DividedSlices, HeldSlices, Receipt, Slices, spill
+from tsstore.analysis.execution.reduction import chunk_workspace
 from tsstore.analysis.planning.layer_plan import Plan
 from tsstore.analysis.samples import EVERY, Samples
 from tsstore.counting.arena import Arena
@@ -24,7 +25,6 @@ from tsstore.counting.premerge.samples import count_groups, numbers_by_group
 from tsstore.counting.records import Buffers, Records, SampleKeys
 from tsstore.errors import CountingError
 from tsstore.statistics.jackknife import SpectrumDelta
-from tsstore.store.chunked.reader import ChunkWorkspace
 from tsstore.store.reading.layer import LayerStates
 from tsstore.store.reading.layer_part import Block
 from tsstore.store.reading.sample_filter import SampleFilter
@@ -201,8 +201,7 @@ def _read(
 ) -> npt.NDArray[np.uint8]:
     """Read the rows of a block into the room; no chunk is decoded twice in a row."""
     stored, stop = states.parts[block.part].states, block.first_row + block.rows
-    workspace = buffers.kept("chunks", lambda: ChunkWorkspace(True, buffers.empty))
-    return stored.read(block.first_row, stop, room, workspace)
+    return stored.read(block.first_row, stop, room, chunk_workspace(buffers))
 
 
 def select_rows(

@@ -37,6 +37,11 @@ KEPT_BYTES = 9
 Result = TypeVar("Result")
 
 
+def chunk_workspace(buffers: Buffers) -> ChunkWorkspace:
+    """Return a thread's memory for reading the chunks of states."""
+    return buffers.kept("chunks", lambda: ChunkWorkspace(True, buffers.empty))
+
+
 @dataclass(frozen=True)
 class Piece:
     """Some whole samples of a layer, as many as are looked at at a time.
@@ -88,8 +93,7 @@ class Piece:
             return self.rows[first:last]
         states, start = self.part.states, self.block.first_row
         room = self.buffers.array("rows", (last - first, states.spec.entry_bytes), np.uint8)
-        workspace = self.buffers.kept("chunks", lambda: ChunkWorkspace(True, self.buffers.empty))
-        return states.read(start + first, start + last, room, workspace)
+        return states.read(start + first, start + last, room, chunk_workspace(self.buffers))
 
 
 class InStep(Protocol):

@@ -20,7 +20,7 @@ from tsstore.counting.partition import (
 )
 from tsstore.counting.parts import Parts, subpartitions
 from tsstore.counting.records import Buffers, Records, checked_groups
-from tsstore.counting.tables.buckets import columns_of, most_slots
+from tsstore.counting.tables.buckets import columns_of, slots_with_room
 from tsstore.counting.tables.grouped import GroupedTable, count_codes
 from tsstore.counting.tables.grouped_parts import LOG_COLUMNS, GroupedParts
 from tsstore.counting.tables.plain import Table
@@ -201,7 +201,7 @@ def subpartition_table_bytes(
     key, changes = 8 * words, (5 if sets else 2) * ENTRY_BYTES
     record = 16 + 2 * (key + 8) + 2 + 8 * LOG_COLUMNS + 16 + 16 + (24 if sets else 0) + 2 * changes
     slot = 8 + 8 * columns_of(words, 1)
-    return most * record + most_slots(most) * slot + small_bytes(groups, sets)
+    return most * record + slots_with_room(most) * slot + small_bytes(groups, sets)
 
 
 class CountingTable(Protocol):

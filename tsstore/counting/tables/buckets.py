@@ -62,7 +62,7 @@ class Buckets(NamedTuple):
 
 def new_buckets(words: int, states: int, more: int, zeros: Empty) -> Buckets:
     """Return slots for so many states of keys of so many words, and so many more words of each."""
-    slots, columns = most_slots(states), columns_of(words, more)
+    slots, columns = slots_with_room(states), columns_of(words, more)
     first, rest = _aligned(slots + 1, zeros), _aligned((slots + 1) * columns, zeros)
     return Buckets(first, rest.reshape(-1, columns))
 
@@ -71,14 +71,6 @@ def columns_of(words: int, more: int = 0) -> int:
     """Return the words of what belongs to a state besides the first: no row is in two lines."""
     columns = words + more
     return 1 << (columns - 1).bit_length() if columns <= BUCKET else columns
-
-
-def most_slots(states: int) -> int:
-    """Return the slots of a table that has room for so many states."""
-    slots = LEAST_SLOTS
-    while not has_room(slots, states):
-        slots *= 2
-    return slots
 
 
 def _aligned(words: int, zeros: Empty) -> NDArray[Any]:
@@ -95,9 +87,12 @@ def room_of(slots: Place) -> Place:
 
 
 @kernel
-def has_room(slots: Place, states: Place) -> bool:
-    """Whether so many slots take so many states without long searches."""
-    return bool(states <= room_of(slots))
+def slots_with_room(states: Place) -> Place:
+    """Return the slots of a table that has room for so many states."""
+    slots = LEAST_SLOTS
+    while room_of(slots) < states:
+        slots *= 2
+    return slots
 
 
 @inlined

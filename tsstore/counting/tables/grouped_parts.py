@@ -29,13 +29,12 @@ from tsstore.counting.tables.buckets import (
     BUCKET,
     FIELD,
     INCIDENCE_SHIFT,
-    LEAST_SLOTS,
     Buckets,
     count_bare,
     enter,
-    has_room,
     new_buckets,
     room_of,
+    slots_with_room,
 )
 from tsstore.counting.tables.group_changes import (
     HALF,
@@ -399,9 +398,7 @@ def _count_parts(
             break
         once = found.dense[1, 1]
         left = _order(bare, others, part, tables, found.settled, learnt[1] != 0, width)
-        slots = np.int64(LEAST_SLOTS)
-        while not has_room(slots, min(records, learnt[0] + learnt[0] // 8)):
-            slots *= 2
+        slots = slots_with_room(min(records, learnt[0] + learnt[0] // 8))
         distinct, entries, is_done = _absorb(tables, left, slots, width)
         while not is_done:
             # Too many for this table: from the beginning, in a larger one.

@@ -25,7 +25,6 @@ from tsstore.counting.tables.buckets import (
     BUCKET,
     FIELD,
     INCIDENCE_SHIFT,
-    LEAST_SLOTS,
     ONCE,
     Buckets,
     columns_of,
@@ -33,10 +32,9 @@ from tsstore.counting.tables.buckets import (
     enter,
     enter_as,
     find,
-    has_room,
-    most_slots,
     new_buckets,
     room_of,
+    slots_with_room,
 )
 from tsstore.counting.tables.plain import COUNTS, absorb
 from tsstore.counting.tables.singletons import PAYS_FROM, marks_for, settle
@@ -136,7 +134,7 @@ def table_bytes(words: int, most: int) -> int:
     return (
         most * record_bytes(words, False, 0)
         + marks_for(most)
-        + most_slots(most) * 8 * (1 + columns_of(words))
+        + slots_with_room(most) * 8 * (1 + columns_of(words))
         + _WHOLE_SLOTS * 8 * (words + COUNTS)
     )
 
@@ -227,9 +225,8 @@ def _count_in_place(
     Returns the slots that took, how many states there are, and how many pairs of rows of one sample
     are equal.
     """
-    buckets, slots = tables.buckets, np.int64(LEAST_SLOTS)
-    while not has_room(slots, min(count_part(bare, part), expected + expected // 8)):
-        slots *= 2
+    buckets = tables.buckets
+    slots = slots_with_room(min(count_part(bare, part), expected + expected // 8))
     distinct, equal, is_done = _absorb(bare, part, buckets, slots, tables.keys, width)
     while not is_done:
         # Too many for this table: from the beginning, in a larger one.
@@ -259,9 +256,7 @@ def _count_settled(
     gather_part(bare, part, keys, None, None, None, width)
     left = settle(keys, None, others, tables.marks, None, one_each, width)
     dense[1, 1] += count - left
-    slots = np.int64(LEAST_SLOTS)
-    while not has_room(slots, left):
-        slots *= 2
+    slots = slots_with_room(left)
     mask = np.uint64(slots // BUCKET - 1)
     of = keys, 0, left, one_each, _NONE
     distinct, equal, _ = _count_tagged(*of, tables.buckets, mask, width)
